@@ -1,0 +1,240 @@
+"""Kafka by FastStream and aiokafka: connection, producer, sources, readers. The only module that knows either library.
+
+FastStream gives the connection, the producer and consumers without handlers; taking records is the stage's own loop
+(docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident, acks from all
+replicas, an idempotent producer, no auto-commit.
+"""
+
+import logging
+from collections.abc import Awaitable, Collection, Iterable, Mapping
+from typing import Any, cast
+
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import TopicPartition as AioPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, TopicAlreadyExistsError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, TopicPartition
+
+from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
+from schemas.topics import Topic
+
+PRODUCER_SETTINGS: Mapping[str, object] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "allow_auto_create_topics": False,
+    "linger_ms": 0,
+    "max_request_size": 2 * 1024 * 1024,
+}
+CONSUMER_SETTINGS: Mapping[str, object] = {
+    "ack_policy": AckPolicy.MANUAL,
+    "no_reply": True,
+    "auto_offset_reset": "earliest",
+    "fetch_max_wait_ms": 500,
+    "max_partition_fetch_bytes": 2 * 1024 * 1024,
+    # A full stage doesn't poll, so being busy must never look like being dead: the heartbeat tells that.
+    "max_poll_interval_ms": 3_600_000,
+    "session_timeout_ms": 10_000,
+    "heartbeat_interval_ms": 1_000,
+    "rebalance_timeout_ms": 10_000,
+}
+
+
+class Kafka(Sink):
+    """A connection to the brokers: one producer, any number of sources and readers."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._broker = KafkaBroker(
+            bootstrap,
+            **cast("Any", PRODUCER_SETTINGS),
+            logger=logging.getLogger("faststream"),
+            graceful_timeout=5,
+        )
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+
+    async def start(self) -> None:
+        """Connects. Raises ConnectionError if no broker answers."""
+        try:
+            await self._broker.start()
+            await self._admin.start()
+        except KafkaError as error:
+            raise ConnectionError(f"no Kafka broker answers at {self._bootstrap}: {error}") from error
+
+    async def stop(self) -> None:
+        """Sends what is still in the producer's buffer and closes all connections."""
+        await self._admin.close()
+        await self._broker.stop()
+
+    async def ping(self, timeout_s: float = 5) -> bool:
+        """True if a broker answers."""
+        return await self._broker.ping(timeout_s)
+
+    async def send(self, record: Outgoing) -> Awaitable[object]:
+        headers = {name: value.decode() for name, value in record.headers}
+        ack = await self._broker.publish(
+            record.value,
+            record.topic,
+            key=record.key,
+            partition=record.partition,
+            headers=headers,
+            no_confirm=True,
+        )
+        return cast("Awaitable[object]", ack)
+
+    async def create(self, topics: Iterable[Topic], replication: int) -> None:
+        """Creates the topics that are missing."""
+        await self._create([(name, topic) for topic in topics for name in topic.names()], replication)
+
+    async def create_for_team(self, topic: Topic, team: str, replication: int) -> None:
+        """Creates a topic of which each team has its own."""
+        await self._create([(topic.name.format(team=team), topic)], replication)
+
+    async def _create(self, named: list[tuple[str, Topic]], replication: int) -> None:
+        existing = set(await self._admin.list_topics())
+        missing = [
+            NewTopic(
+                name=name,
+                num_partitions=topic.partitions,
+                replication_factor=replication,
+                topic_configs=_topic_configs(topic),
+            )
+            for name, topic in named
+            if name not in existing
+        ]
+        if missing:
+            try:
+                await cast("Any", self._admin.create_topics)(missing)
+            except TopicAlreadyExistsError:
+                # Another service was faster with one of them; ours for the rest.
+                for topic in missing:
+                    await self._create_one(topic)
+
+    async def _create_one(self, topic: NewTopic) -> None:
+        try:
+            await cast("Any", self._admin.create_topics)([topic])
+        except TopicAlreadyExistsError:
+            return
+
+    def source(self, group: str, topics: Collection[str], slot: str | None) -> Source:
+        """A member of `group`. `slot`: its fixed place (static membership), or None."""
+        return _KafkaSource(self._broker, self._admin, group, topics, slot)
+
+    async def reader(self, partitions: Collection[Partition]) -> "Reader":
+        """Reads partitions assigned by hand, without a group."""
+        subscriber: Any = cast("Any", self._broker).subscriber(
+            partitions=[TopicPartition(p.topic, p.partition) for p in partitions],
+            **CONSUMER_SETTINGS,
+        )
+        await subscriber.start()
+        return Reader(subscriber.consumer, partitions, subscriber.stop)
+
+
+class Reader:
+    """Reads some partitions from a place of its own choice."""
+
+    def __init__(self, consumer: Any, partitions: Collection[Partition], stop: Any) -> None:
+        self._consumer = consumer
+        self._partitions = [AioPartition(*p) for p in partitions]
+        self._stop = stop
+
+    async def seek_to_beginning(self) -> None:
+        await self._consumer.seek_to_beginning(*self._partitions)
+
+    async def seek_to_end(self) -> None:
+        """Waits until the position is fixed: what is written after this returns will be read."""
+        await self._consumer.seek_to_end(*self._partitions)
+        for partition in self._partitions:
+            await self._consumer.position(partition)
+
+    async def ends(self) -> dict[Partition, int]:
+        """The next offset to be written in each partition."""
+        found = cast("dict[AioPartition, int]", await self._consumer.end_offsets(self._partitions))
+        return {Partition(p.topic, p.partition): offset for p, offset in found.items()}
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        self._consumer.seek(AioPartition(*partition), offset)
+
+    async def position(self, partition: Partition) -> int:
+        return cast("int", await self._consumer.position(AioPartition(*partition)))
+
+    async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]:
+        """The next records, in order within a partition; empty after `timeout_s`."""
+        batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=limit)
+        return [record for batch in batches.values() for record in batch]
+
+    async def stop(self) -> None:
+        await self._stop()
+
+
+class _KafkaSource(Source):
+    def __init__(
+        self, broker: KafkaBroker, admin: AIOKafkaAdminClient, group: str, topics: Collection[str], slot: str | None
+    ) -> None:
+        self._broker, self._admin, self._group, self._topics, self._slot = broker, admin, group, list(topics), slot
+        self._consumer: Any = None
+        self._stop: Any = None
+
+    async def start(self, listener: Listener) -> None:
+        subscriber: Any = cast("Any", self._broker).subscriber(
+            *self._topics,
+            group_id=self._group,
+            group_instance_id=f"{self._group}-{self._slot}" if self._slot is not None else None,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            listener=_Rebalances(listener),
+            **CONSUMER_SETTINGS,
+        )
+        await subscriber.start()
+        self._consumer, self._stop = subscriber.consumer, subscriber.stop
+
+    async def poll(self, partitions: Collection[Partition], limit: int, timeout_s: float) -> list[Incoming]:
+        batches = await self._consumer.getmany(
+            *[AioPartition(*p) for p in partitions], timeout_ms=int(timeout_s * 1000), max_records=limit
+        )
+        return [record for batch in batches.values() for record in batch]
+
+    async def commit(self, marks: Mapping[Partition, Mark]) -> None:
+        try:
+            await self._consumer.commit({AioPartition(*p): (m.offset, m.metadata) for p, m in marks.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            raise CommitRefused(str(error)) from error
+
+    async def committed(self, partitions: Collection[Partition]) -> dict[Partition, Mark]:
+        wanted = [AioPartition(*p) for p in partitions]
+        found = await self._admin.list_consumer_group_offsets(self._group, partitions=wanted)
+        return {
+            Partition(p.topic, p.partition): Mark(mark.offset, mark.metadata or "")
+            for p, mark in found.items()
+            if mark.offset >= 0
+        }
+
+    async def end(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        ends = await self._consumer.end_offsets([AioPartition(*p) for p in partitions])
+        return {Partition(p.topic, p.partition): offset for p, offset in ends.items()}
+
+    async def stop(self) -> None:
+        if self._stop is not None:
+            await self._stop()
+
+
+class _Rebalances(ConsumerRebalanceListener):
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, revoked: Iterable[AioPartition]
+    ) -> None:
+        await self._listener.revoked([Partition(p.topic, p.partition) for p in revoked])
+
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, assigned: Iterable[AioPartition]
+    ) -> None:
+        await self._listener.assigned([Partition(p.topic, p.partition) for p in assigned])
+
+
+def _topic_configs(topic: Topic) -> dict[str, str]:
+    configs = {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(2 * 1024 * 1024)}
+    if topic.compacted:
+        configs |= {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "86400000"}
+    return configs

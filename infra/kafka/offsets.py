@@ -1,0 +1,156 @@
+"""Which offsets of one partition are delivered, running and finished. Pure: no I/O, no clock.
+
+Jobs of a partition run at once and end out of order. The commit point is the lowest unfinished offset, else the highest
+delivered plus one; what is finished above it is remembered in the commit's metadata, as confluentinc/parallel-consumer does,
+so that after a crash only unfinished jobs run again. Only offsets that were received are tracked, never a synthetic
+range: compaction and transaction markers leave gaps, and a gap is the same as done.
+
+The metadata is `1:` and the run lengths from the commit point up to the highest delivered offset, unfinished and
+finished in turn, as base-128 varints in base64. Kafka allows 4,096 bytes of it a partition.
+"""
+
+import base64
+from collections.abc import Iterable
+
+MAX_METADATA = 4096
+FULL_METADATA = MAX_METADATA * 3 // 4
+MAX_SPAN = 2000
+
+
+class Offsets:
+    """The offsets of one partition, kept over rebalances so that work which still runs here is adopted, not repeated."""
+
+    def __init__(self) -> None:
+        self._pending: set[int] = set()
+        self._running: set[int] = set()
+        self._done_here: set[int] = set()
+        self._next = 0
+        self._started = False
+
+    def assign(self, offset: int, metadata: str) -> None:
+        """Takes over the partition at what the group has committed. What still runs here stays known as running."""
+        unfinished, following = decode(offset, metadata)
+        self._done_here = {o for o in self._done_here if o >= offset}
+        self._pending = unfinished - self._done_here
+        self._next = following
+        self._started = True
+
+    def deliver(self, offset: int) -> bool:
+        """Notes a delivered record. True if it is to be worked on; False if it is finished, or runs here already.
+
+        Records of a partition come in ascending order, so a pending offset below this one that nobody runs was
+        removed from the log and is dropped.
+        """
+        self._started = True
+        if offset < self._next and offset not in self._pending:
+            return False
+        if offset in self._done_here:
+            self._next = max(self._next, offset + 1)
+            return False
+        self._next = max(self._next, offset + 1)
+        self._pending = {o for o in self._pending if o >= offset or o in self._running} if self._gone(offset) else self._pending
+        self._pending.add(offset)
+        if offset in self._running:
+            return False
+        self._running.add(offset)
+        return True
+
+    def _gone(self, offset: int) -> bool:
+        return len(self._pending) > len(self._running) and any(o < offset and o not in self._running for o in self._pending)
+
+    def finish(self, offset: int) -> None:
+        """Notes that the work on an offset is done, and everything it caused acknowledged."""
+        self._running.discard(offset)
+        if offset in self._pending:
+            self._pending.discard(offset)
+        else:
+            self._done_here.add(offset)
+
+    def forget(self, offset: int) -> None:
+        """Notes that the work on an offset stopped without an end: it stays unfinished and will be delivered again."""
+        self._running.discard(offset)
+
+    @property
+    def started(self) -> bool:
+        """True if anything is known that could be committed."""
+        return self._started
+
+    @property
+    def running(self) -> int:
+        """How many offsets are being worked on here."""
+        return len(self._running)
+
+    @property
+    def commit_point(self) -> int:
+        """The offset to commit."""
+        return min(self._pending, default=self._next)
+
+    def metadata(self) -> str:
+        """What is finished above the commit point; empty if nothing is."""
+        return encode(self._pending, self._next)
+
+    @property
+    def full(self) -> bool:
+        """True if nothing more may be taken of this partition until its oldest work ends."""
+        if not self._pending:
+            return False
+        if self._next - self.commit_point >= MAX_SPAN:
+            return True
+        return len(self._pending) > FULL_METADATA // 4 and len(self.metadata()) > FULL_METADATA
+
+
+def encode(unfinished: Iterable[int], following: int) -> str:
+    """The metadata for these unfinished offsets, all below `following`, the next offset to be delivered."""
+    ordered = sorted(unfinished)
+    if not ordered or (ordered[-1] + 1 == following and ordered[-1] - ordered[0] + 1 == len(ordered)):
+        return ""
+    runs: list[int] = []
+    start = end = ordered[0]
+    for offset in ordered[1:]:
+        if offset != end + 1:
+            runs += (end - start + 1, offset - end - 1)
+            start = offset
+        end = offset
+    runs += (end - start + 1, following - end - 1)
+    return "1:" + base64.b64encode(b"".join(_varint(run) for run in runs)).decode()
+
+
+def decode(offset: int, metadata: str) -> tuple[set[int], int]:
+    """The unfinished offsets that were delivered, and the next offset never delivered yet.
+
+    Metadata that isn't ours means nothing is known above the commit point.
+    """
+    if not metadata.startswith("1:"):
+        return set(), offset
+    try:
+        runs = list(_varints(base64.b64decode(metadata[2:], validate=True)))
+    except ValueError:
+        return set(), offset
+    unfinished: set[int] = set()
+    at = offset
+    for index, run in enumerate(runs):
+        if index % 2 == 0:
+            unfinished.update(range(at, at + min(run, MAX_SPAN * 4)))
+        at += run
+    return unfinished, at
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _varints(data: bytes) -> Iterable[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+    if shift:
+        raise ValueError("a varint is cut")

@@ -1,0 +1,162 @@
+"""What services send: a job on its way, reply events, the completion, a cancel, a dead letter. Typed, and acknowledged."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from infra.clock import Clock
+from infra.files import FileStore
+from infra.kafka.envelope import MAX_INLINE_BYTES, Poison, by_reference, encode
+from infra.kafka.log import Incoming, Outgoing, Sink
+from infra.kafka.shards import partition_of
+from infra.telemetry import metrics
+from schemas.base import JsonObject
+from schemas.batch import BatchError, BatchResponse, BatchResult
+from schemas.cancel import Cancel
+from schemas.completion import Completion
+from schemas.errors import Fault, ProviderError
+from schemas.job import Job
+from schemas.reply import Answer, Event, Failed, Reply
+from schemas.topics import CANCELS, COMPLETIONS, DEAD, REPLIES, ROUTER, results_topic
+
+_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Sends in the name of one service. Every method returns when the brokers have acknowledged."""
+
+    sink: Sink
+    files: FileStore
+    clock: Clock
+    source: str
+
+    async def forward(self, job: Job, traceparent: str) -> None:
+        """Sends the job to the next stage on its slip."""
+        await self._send(
+            encode(
+                job,
+                topic=job.next_topic(),
+                key=job.caller.team,
+                partition=partition_of(job.caller.team, job.id, ROUTER.partitions),
+                event_id=job.id,
+                source=self.source,
+                now_ms=self.clock(),
+                traceparent=traceparent,
+                expires_ms=job.deadline_ms,
+                subject=job.id,
+            )
+        )
+
+    async def reply(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> None:
+        """Sends one event to whoever waits for the job."""
+        await (await self._handed_over(self._reply_record(job, event, attempt, seq, traceparent)))
+
+    async def finish(self, job: Job, completion: Completion, last: Event, attempt: int, seq: int, traceparent: str) -> None:
+        """Sends the last event and the completion, in that order, and waits for both."""
+        reply = self._reply_record(job, last, attempt, seq, traceparent)
+        completed = encode(
+            completion,
+            topic=COMPLETIONS.name,
+            key=completion.job_id,
+            event_id=completion.job_id,
+            source=self.source,
+            now_ms=completion.ended_ms,
+            traceparent=traceparent,
+            subject=completion.job_id,
+        )
+        await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
+        metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
+
+    async def refuse(self, team: str, result: BatchResult, traceparent: str) -> None:
+        """Answers a line of the Kafka door that never became a job."""
+        await self._send(self._result_record(team, result, traceparent))
+
+    async def cancel(self, job_id: str, reason: str) -> None:
+        """Tells everybody to stop working on a job."""
+        cancel = Cancel(job_id=job_id, reason=reason)
+        record = encode(
+            cancel, topic=CANCELS.name, key=job_id, event_id=job_id, source=self.source, now_ms=self.clock(), subject=job_id
+        )
+        await self._send(record)
+
+    async def dead(self, record: Incoming, poison: Poison) -> None:
+        """Puts a record aside as it came, with its origin and the reason in the headers."""
+        origin = f"{record.topic}/{record.partition}@{record.offset}"
+        headers = [(name, value) for name, value in record.headers if value is not None and name != "authorization"]
+        headers += [
+            ("sluice_dead_reason", poison.reason.encode()),
+            ("sluice_dead_detail", poison.detail[:1000].encode()),
+            ("sluice_dead_origin", origin.encode()),
+            ("sluice_dead_stage", self.source.encode()),
+        ]
+        await self._send(Outgoing(DEAD.name, record.key or origin.encode(), record.value or b"", _text_only(headers)))
+        metrics.DEAD.labels(self.source, poison.reason).inc()
+
+    def _reply_record(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> Outgoing:
+        if job.reply_to.kind == "results":
+            return self._result_record(job.caller.team, batch_result(job, event), traceparent)
+        return encode(
+            Reply(job_id=job.id, attempt=attempt, seq=seq, event=event),
+            topic=REPLIES.name,
+            key=job.id,
+            partition=job.reply_to.partition,
+            event_id=f"{job.id}/{attempt}/{seq}",
+            source=self.source,
+            now_ms=self.clock(),
+            traceparent=traceparent,
+            subject=job.id,
+        )
+
+    def _result_record(self, team: str, result: BatchResult, traceparent: str) -> Outgoing:
+        return encode(
+            result,
+            topic=results_topic(team),
+            key=result.custom_id,
+            event_id=result.id,
+            source=self.source,
+            now_ms=self.clock(),
+            traceparent=traceparent,
+            exclude_defaults=False,
+        )
+
+    async def _send(self, record: Outgoing) -> None:
+        await (await self._handed_over(record))
+
+    async def _handed_over(self, record: Outgoing) -> Awaitable[object]:
+        if record.value is not None and len(record.value) > MAX_INLINE_BYTES:
+            record = by_reference(record, await self.files.put(record.value))
+        return await self.sink.send(record)
+
+
+def batch_result(job: Job, event: Event) -> BatchResult:
+    """The line of batch output that tells how a job ended."""
+    result_id = f"batch_req_{job.id.removeprefix('job_')}"
+    match event:
+        case Answer(status=status, body=body):
+            try:
+                answer = _OBJECT.validate_json(body)
+            except ValidationError:
+                return _failed(result_id, job, ProviderError("the provider's answer was no JSON object").fault())
+            response = BatchResponse(status_code=status, request_id=job.id, body=answer)
+            return BatchResult(id=result_id, custom_id=job.custom_id, response=response)
+        case Failed(fault=fault):
+            return _failed(result_id, job, fault)
+        case _:
+            raise ValueError(f"a batch line is never streamed, yet it got {event.kind!r}")
+
+
+def _failed(result_id: str, job: Job, fault: Fault) -> BatchResult:
+    """As OpenAI: an HTTP error is a response with its status; what has none (expiry, cancel) is an error."""
+    if fault.code in ("deadline_exceeded", "cancelled"):
+        code = "batch_expired" if fault.code == "deadline_exceeded" else "batch_cancelled"
+        return BatchResult(id=result_id, custom_id=job.custom_id, error=BatchError(code=code, message=fault.message))
+    response = BatchResponse(status_code=fault.status, request_id=job.id, body=fault.openai())
+    return BatchResult(id=result_id, custom_id=job.custom_id, response=response)
+
+
+def _text_only(headers: list[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:
+    """Headers that a strict reader accepts too: bytes that are no UTF-8 become question marks."""
+    return tuple((name, value.decode("utf-8", "replace").encode()) for name, value in headers)

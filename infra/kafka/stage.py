@@ -1,0 +1,200 @@
+"""The driver of a stage: poll, spawn, commit, revoke, adopt, drain. The only asyncio among the four files of the design
+(`offsets`, `capacity` and `envelope` are pure).
+
+Each record is one task, bounded by `Capacity`. On a rebalance nothing is drained and nothing dropped: revoked commits what is
+finished and returns at once, running work goes on, and what comes back is adopted (HOUSE.md 3a).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+
+from infra.kafka.capacity import Capacity
+from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
+from infra.kafka.offsets import Offsets
+from infra.telemetry import metrics
+from schemas.topics import Lane
+
+Work = Callable[[Incoming, bool], Awaitable[None]]
+"""Works on one record to its acknowledged end; the flag says that it may have been delivered before.
+
+Whatever can be handled (poison, an expired deadline, a provider's error) ends normally. If it raises, the record stays unfinished
+and the stage stops being ready.
+"""
+
+log = logging.getLogger(__name__)
+
+COMMIT_EVERY_S = 0.2
+_IDLE_POLL_S = 1.0
+_BUSY_POLL_S = 0.02
+_AT_ONCE = 256
+
+
+class Stage:
+    """Reads topics as a member of a group and works on their records, many at once."""
+
+    def __init__(self, name: str, source: Source, work: Work, total: int) -> None:
+        self.name = name
+        self._source = source
+        self._work = work
+        self._capacity = Capacity.of(total)
+        self._offsets: dict[Partition, Offsets] = {}
+        self._owned: set[Partition] = set()
+        self._first_new: dict[Partition, int] = {}
+        self._committed: dict[Partition, Mark] = {}
+        self._tasks: dict[asyncio.Task[None], float] = {}
+        self._changed = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._broken: str | None = None
+
+    async def start(self) -> None:
+        """Joins the group and begins to take records."""
+        await self._source.start(self)
+        self._loops = [asyncio.create_task(self._take()), asyncio.create_task(self._commit_often())]
+
+    def not_ready(self) -> str | None:
+        """Why the stage isn't ready, or None if it is."""
+        if self._broken:
+            return self._broken
+        if not self._owned:
+            return f"{self.name}: no partitions assigned yet"
+        if any(loop.done() for loop in self._loops):
+            return f"{self.name}: its loop has ended"
+        return None
+
+    async def drain(self, grace_s: float) -> None:
+        """Takes nothing new, lets running work end within `grace_s`, cancels the rest, commits."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        with suppress(CommitRefused):
+            await self._commit()
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        await self._source.stop()
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        """Commits what is finished and returns; running work goes on, its offsets are no longer ours to commit."""
+        try:
+            await self._commit()
+        except CommitRefused:
+            log.info("%s: the group moved on before a last commit", self.name)
+        self._owned -= set(partitions)
+        metrics.REBALANCES.labels(self.name).inc()
+
+    async def assigned(self, partitions: Collection[Partition]) -> None:
+        """Reads what is finished, and adopts what still runs here."""
+        if not partitions:
+            return
+        marks, ends = await asyncio.gather(self._source.committed(partitions), self._source.end(partitions))
+        for partition in partitions:
+            offsets = self._offsets.setdefault(partition, Offsets())
+            if mark := marks.get(partition):
+                offsets.assign(mark.offset, mark.metadata)
+                self._committed[partition] = mark
+            self._first_new[partition] = ends.get(partition, 0)
+        self._owned |= set(partitions)
+        self._changed.set()
+
+    async def _take(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._take_some()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                log.warning("%s: can't read (%s), trying again", self.name, type(error).__name__)
+                await asyncio.sleep(min(5, 0.1 * 2**failures))
+
+    async def _take_some(self) -> None:
+        self._changed.clear()
+        roomy = [p for p in self._owned if not self._offsets[p].full and self._capacity.room(lane_of(p)) > 0]
+        if not roomy:
+            await self._changed.wait()
+            return
+        taken = 0
+        for lane in Lane:
+            # Interactive stands first in Lane; what it takes is gone when batch is asked.
+            own = [p for p in roomy if lane_of(p) is lane]
+            if own and (room := min(_AT_ONCE, self._capacity.room(lane))):
+                taken += self._spawn(await self._source.poll(own, room, 0))
+        if not taken:
+            room = min(self._capacity.room(lane_of(p)) for p in roomy)
+            patience = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
+            if room:
+                self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience))
+
+    def _spawn(self, records: list[Incoming]) -> int:
+        for record in records:
+            partition = Partition(record.topic, record.partition)
+            if partition not in self._owned:
+                continue
+            if not self._offsets[partition].deliver(record.offset):
+                metrics.REDELIVERED.labels(self.name).inc()
+                continue
+            self._capacity.take(lane_of(partition))
+            task = asyncio.create_task(self._run(partition, record))
+            self._tasks[task] = time.monotonic()
+            task.add_done_callback(self._ended)
+        return len(records)
+
+    async def _run(self, partition: Partition, record: Incoming) -> None:
+        offsets, lane, began = self._offsets[partition], lane_of(partition), time.perf_counter()
+        suspect = record.offset < self._first_new[partition]
+        try:
+            await self._work(record, suspect)
+            offsets.finish(record.offset)
+            metrics.STAGE_SECONDS.labels(self.name, lane.value).observe(time.perf_counter() - began)
+        except asyncio.CancelledError:
+            offsets.forget(record.offset)
+            raise
+        except Exception as error:
+            offsets.forget(record.offset)
+            self._broken = f"{self.name}: {type(error).__name__} on {partition.topic}/{partition.partition}@{record.offset}"
+            log.exception("%s: a record could neither be worked on nor put aside", self.name)
+        finally:
+            self._capacity.give_back(lane)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._changed.set()
+
+    async def _commit_often(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            metrics.STAGE_BUSY.labels(self.name).set(len(self._tasks))
+            oldest = min(self._tasks.values(), default=None)
+            metrics.STAGE_OLDEST.labels(self.name).set(time.monotonic() - oldest if oldest is not None else 0)
+            try:
+                await self._commit()
+            except CommitRefused:
+                log.info("%s: a commit was refused, the group is rebalancing", self.name)
+            except Exception as error:
+                log.warning("%s: can't commit (%s), trying again", self.name, type(error).__name__)
+
+    async def _commit(self) -> None:
+        marks: dict[Partition, Mark] = {}
+        for partition in self._owned:
+            offsets = self._offsets[partition]
+            if offsets.started:
+                mark = Mark(offsets.commit_point, offsets.metadata())
+                if mark != self._committed.get(partition):
+                    marks[partition] = mark
+        if marks:
+            await self._source.commit(marks)
+            self._committed |= marks
+
+
+def lane_of(partition: Partition) -> Lane:
+    """The lane a topic belongs to, by the end of its name; topics without a lane count as interactive."""
+    return Lane.BATCH if partition.topic.endswith(".batch") else Lane.INTERACTIVE

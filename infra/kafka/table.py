@@ -1,0 +1,146 @@
+"""The control topic as a table in memory: the hot path asks no database, a change is here in milliseconds."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from infra.kafka.broker import Kafka, Reader
+from infra.kafka.log import Incoming, Outgoing, Partition
+from schemas.control import RESOURCE, Model, Organization, Resource, Team, VirtualKey, resource_key
+from schemas.topics import CONTROL
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_PARTITION = Partition(CONTROL.name, 0)
+
+
+class ControlTable:
+    """Every resource by kind and name; keys also by the hash of their secret."""
+
+    def __init__(self) -> None:
+        self.organizations: dict[str, Organization] = {}
+        self.teams: dict[str, Team] = {}
+        self.models: dict[str, Model] = {}
+        self.keys: dict[str, VirtualKey] = {}
+        self.keys_by_hash: dict[str, VirtualKey] = {}
+        self.version = 0
+
+    def put(self, resource: Resource) -> None:
+        """Takes a resource in, or its newer version."""
+        match resource:
+            case Organization():
+                self.organizations[resource.name] = resource
+            case Team():
+                self.teams[resource.name] = resource
+            case Model():
+                self.models[resource.name] = resource
+            case VirtualKey():
+                self.remove(f"key/{resource.id}")
+                self.keys[resource.id] = resource
+                self.keys_by_hash[resource.sha256] = resource
+
+    def remove(self, key: str) -> None:
+        """Drops the resource under a record key; nothing happens if there is none."""
+        kind, _, name = key.partition("/")
+        match kind:
+            case "organization":
+                self.organizations.pop(name, None)
+            case "team":
+                self.teams.pop(name, None)
+            case "model":
+                self.models.pop(name, None)
+            case "key":
+                if old := self.keys.pop(name, None):
+                    self.keys_by_hash.pop(old.sha256, None)
+            case _:
+                log.warning("control: a record of unknown kind %r", kind[:40])
+
+
+class Control:
+    """Keeps the table up to date, and writes to the topic for those who may."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.table = ControlTable()
+        self._kafka = kafka
+        self._reader: Reader | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._end = -1
+        self._read_to = 0
+        self._moved = asyncio.Condition()
+        self._seen: dict[str, int] = defaultdict(int)
+        self._watchers: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Reads the topic to its end, then goes on in the background."""
+        self._reader = await self._kafka.reader([_PARTITION])
+        await self._reader.seek_to_beginning()
+        self._end = (await self._reader.ends())[_PARTITION]
+        while await self._reader.position(_PARTITION) < self._end:
+            await self._take(await self._reader.poll(_POLL_S))
+        self._loop = asyncio.create_task(self._follow(self._reader))
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Calls `changed` after each change of the table."""
+        self._watchers.append(changed)
+
+    def not_ready(self) -> str | None:
+        if self._loop is None:
+            return "control: not read to its end yet"
+        return "control: its loop has ended" if self._loop.done() else None
+
+    async def write(self, *resources: Resource) -> None:
+        """Publishes resources and returns when this process's own table has them."""
+        for resource in resources:
+            await self._publish(resource_key(resource), RESOURCE.dump_json(resource, exclude_defaults=False))
+
+    async def delete(self, key: str) -> None:
+        """Publishes a tombstone and returns when the resource is gone here."""
+        await self._publish(key, None)
+
+    async def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.stop()
+
+    async def _publish(self, key: str, value: bytes | None) -> None:
+        before = self._seen[key]
+        headers = (("content-type", b"application/json"), ("ce_specversion", b"1.0"), ("ce_type", b"io.sluice.control.v1"))
+        await (await self._kafka.send(Outgoing(CONTROL.name, key.encode(), value, headers, 0)))
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._seen[key] > before)
+
+    async def _follow(self, reader: Reader) -> None:
+        while True:
+            try:
+                records = await reader.poll(_POLL_S)
+                if records:
+                    await self._take(records)
+            except Exception as error:
+                log.warning("control: can't read (%s), trying again", type(error).__name__)
+                await asyncio.sleep(0.2)
+
+    async def _take(self, records: list[Incoming]) -> None:
+        for record in records:
+            self._apply(record)
+        for changed in self._watchers:
+            changed()
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _apply(self, record: Incoming) -> None:
+        key = (record.key or b"").decode("utf-8", "replace")
+        self._seen[key] += 1
+        self.table.version = record.offset
+        if not record.value:
+            self.table.remove(key)
+            return
+        try:
+            self.table.put(RESOURCE.validate_json(record.value))
+        except ValidationError as error:
+            log.error("control: %s is not understood and left out (%d errors)", key, error.error_count())

@@ -1,0 +1,109 @@
+"""The opened connections, handed to each service. Nobody below `services/cli.py` knows whose servers they lead to."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from functools import partial
+
+from infra.clock import Clock, now_ms
+from infra.files import FileStore
+from infra.kafka.broker import Kafka
+from infra.kafka.carriage import Carriage, Handler
+from infra.kafka.log import Source
+from infra.kafka.post import Post
+from infra.kafka.stage import Stage
+from infra.kafka.table import Control
+from infra.redis.client import Redis
+from infra.redis.jobs import JobRecords
+from infra.settings import Settings
+from infra.signing import Signer, shared_secret
+from infra.telemetry.spans import Tracing, open_tracing
+from schemas.slip import Stage as StageName
+from schemas.topics import TOPICS, Lane, job_topic
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a service needs to act. `life` names this process; `slot` its place among its like, if it has one."""
+
+    settings: Settings
+    kafka: Kafka
+    redis: Redis
+    control: Control
+    files: FileStore
+    signer: Signer
+    tracing: Tracing
+    clock: Clock
+    life: str
+
+    @property
+    def owner(self) -> str:
+        """Who holds leases: the slot, which a restarted process keeps, or else this process alone."""
+        slot = self.settings.slot
+        return f"slot-{slot}" if slot is not None else self.life
+
+    def post(self, service: str) -> Post:
+        """Sends in the name of a service."""
+        return Post(self.kafka, self.files, self.clock, service)
+
+    def records(self, service: str) -> JobRecords:
+        return JobRecords(self.redis, f"{service}-{self.owner}", self.life)
+
+    def source(self, group: str, *topics: str) -> Source:
+        """A member of the group `sluice-<group>`."""
+        return self.kafka.source(f"sluice-{group}", topics, self.settings.slot)
+
+    def job_stage(self, name: StageName, handler: Handler, *, leased: bool = False) -> Stage:
+        """A stage of the jobs' way: both lanes of its topic, worked on by `handler`."""
+        carriage = Carriage(
+            stage=name,
+            handler=handler,
+            post=self.post(name.value),
+            records=self.records(name.value),
+            signer=self.signer,
+            files=self.files,
+            clock=self.clock,
+            tracing=self.tracing,
+            leased=leased,
+        )
+        source = self.source(name.value, *(job_topic(name.value, lane) for lane in Lane))
+        return Stage(name.value, source, carriage.work, self.settings.concurrency)
+
+    def not_ready(self) -> str | None:
+        """Why no service of this process can be ready, or None."""
+        return self.control.not_ready()
+
+    async def close(self) -> None:
+        await self.control.stop()
+        await self.kafka.stop()
+        await self.redis.close()
+        await asyncio.to_thread(self.tracing.close)
+
+
+async def open_platform(settings: Settings, service: str) -> Platform:
+    """Connects to everything that `settings` name, creates missing topics, reads the control topic to its end.
+
+    Raises ConnectionError if Kafka or Redis doesn't answer.
+    """
+    kafka = Kafka(settings.kafka)
+    await kafka.start()
+    redis = Redis(settings.redis_url, settings.redis_timeout_s)
+    if not await redis.ping():
+        raise ConnectionError(f"no Redis answers at {settings.redis}")
+    await kafka.create(TOPICS, settings.replication)
+    control = Control(kafka)
+    await control.start()
+    key = await asyncio.to_thread(
+        partial(shared_secret, settings.data_dir / "signing.key", settings.signing_key.get_secret_value())
+    )
+    return Platform(
+        settings=settings,
+        kafka=kafka,
+        redis=redis,
+        control=control,
+        files=FileStore(settings.files_dir),
+        signer=Signer(key),
+        tracing=open_tracing(service, settings.otlp_endpoint),
+        clock=now_ms,
+        life=secrets.token_hex(8),
+    )

@@ -1,0 +1,90 @@
+"""The record of a job in Redis: who works on it, what was answered, and that it is done.
+
+States: (none) → leased → answered → done, and abandoned for a job nobody waits for any more. What a redelivered record means
+is decided by this alone (RELIABILITY.md 5.6).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from infra.redis.client import Redis, Script
+
+_LEASE = Script.load("lease")
+_RENEW = Script.load("renew")
+_MARK = Script.load("mark")
+
+_GRACE_MS = 60_000
+_RENEW_AT_ONCE = 500
+
+LeaseState = Literal["granted", "done", "abandoned", "answered", "leased", "interrupted", "exhausted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the lease script said. `n`: number of this attempt (granted), or of those made; `left_ms`: of another's lease."""
+
+    state: LeaseState
+    n: int = 0
+    left_ms: int = 0
+    answer: bytes = b""
+
+
+class JobRecords:
+    """Records of jobs, for one owner (a slot) in one life (a process)."""
+
+    def __init__(self, redis: Redis, owner: str, life: str) -> None:
+        self._redis = redis
+        self._owner = owner
+        self._life = life
+
+    async def lease(self, job_id: str, rest_ms: int, *, lease_ms: int, attempts: int) -> Lease:
+        """Asks for the right to call a provider, at most `attempts` times in all. `rest_ms`: until the job's deadline."""
+        args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts)
+        result = cast("list[bytes | int]", await self._redis.run(_LEASE, _keys(job_id), args))
+        state = cast("LeaseState", cast("bytes", result[0]).decode())
+        match state:
+            case "granted" | "interrupted" | "exhausted":
+                return Lease(state, n=int(result[1]))
+            case "leased":
+                return Lease(state, left_ms=int(result[1]))
+            case "answered":
+                return Lease(state, answer=cast("bytes", result[1]))
+            case "done" | "abandoned":
+                return Lease(state)
+
+    async def renew(self, job_ids: Collection[str], lease_ms: int) -> None:
+        """Prolongs the leases of jobs that are still being worked on."""
+        ids = list(job_ids)
+        for start in range(0, len(ids), _RENEW_AT_ONCE):
+            keys = [f"job:{job_id}" for job_id in ids[start : start + _RENEW_AT_ONCE]]
+            await self._redis.run(_RENEW, keys, (self._owner, self._life, lease_ms))
+
+    async def streamed(self, job_id: str) -> None:
+        """The first token went out: from now on no second attempt may begin."""
+        await self._redis.run(_MARK, _keys(job_id), ("streamed", 0, "", 0))
+
+    async def answered(self, job_id: str, rest_ms: int, answer: bytes) -> None:
+        """Keeps the answer before it is published: a death in between costs a republish, not a second call."""
+        await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0))
+
+    async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
+        """The end was published and acknowledged. `keep_answer`: the cache will fetch it."""
+        await self._redis.run(_MARK, _keys(job_id), ("done", _life_ms(rest_ms), "", int(keep_answer)))
+
+    async def abandon(self, job_id: str, rest_ms: int) -> None:
+        """Nobody waits for this job any more: no provider may be called for it."""
+        await self._redis.run(_MARK, _keys(job_id), ("abandoned", _life_ms(rest_ms), "", 0))
+
+    async def seen(self, job_id: str, rest_ms: int) -> int:
+        """Counts a delivery that may be a repeated one; 0 if the job has ended already."""
+        return cast("int", await self._redis.run(_MARK, _keys(job_id), ("seen", _life_ms(rest_ms), "", 0)))
+
+
+def _keys(job_id: str) -> list[str]:
+    return [f"job:{job_id}", f"answer:{job_id}"]
+
+
+def _life_ms(rest_ms: int) -> int:
+    """A record outlives its job's deadline by a minute: a redelivery after that is expired anyway."""
+    return max(0, rest_ms) + _GRACE_MS

@@ -1,0 +1,29 @@
+-- Moves a job's record on. KEYS[1]: job record. KEYS[2]: the job's kept answer.
+-- ARGV: what (streamed | answered | done | abandoned | seen), life of the record in ms, answer or '', keep the answer (1 or 0).
+-- Gives 1, or 0 if the job had ended already; for 'seen' how often it was.
+local what, life = ARGV[1], ARGV[2]
+if what == 'seen' then
+  local state = redis.call('HGET', KEYS[1], 'state')
+  if state == 'done' then
+    return 0
+  end
+  local seen = redis.call('HINCRBY', KEYS[1], 'seen', 1)
+  redis.call('PEXPIRE', KEYS[1], life)
+  return seen
+end
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'done' or (what == 'abandoned' and state == 'answered') then
+  return 0
+end
+if what == 'streamed' then
+  redis.call('HSET', KEYS[1], 'streamed', 1)
+  return 1
+end
+redis.call('HSET', KEYS[1], 'state', what)
+redis.call('PEXPIRE', KEYS[1], life)
+if what == 'answered' then
+  redis.call('SET', KEYS[2], ARGV[3], 'PX', life)
+elseif what == 'done' and ARGV[4] ~= '1' then
+  redis.call('DEL', KEYS[2])
+end
+return 1

@@ -1,0 +1,79 @@
+"""One typed object a process. Nobody else reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, as `SLUICE_<NAME>`. Times carry their unit in the name."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore")
+
+    data_dir: Path = Field(default=Path(".sluice"), description="folder of everything that is kept on this machine")
+
+    kafka: str = Field(default="", description="bootstrap servers, host:port[,host:port]")
+    redis: str = Field(default="", description="redis://[:password@]host:port/db, or host:port")
+    clickhouse: str = Field(default="", description="http://[user:password@]host:port")
+    qdrant: str = Field(default="", description="URL, or a folder for the local mode")
+
+    url: str = Field(default="", description="base URL of a running system, for the command line")
+    admin_key: SecretStr = SecretStr("")
+    key: SecretStr = Field(default=SecretStr(""), description="a virtual key, for the command line")
+    signing_key: SecretStr = Field(default=SecretStr(""), description="shared by all services; signs jobs")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    slot: str | None = Field(
+        default=None,
+        description="this process's place among its like (0, 1, …): static membership, back at work at once after a restart",
+    )
+
+    replication: int = Field(default=1, ge=1, description="of topics that we create")
+    concurrency: int = Field(default=1024, ge=1, description="jobs at work at once, per stage")
+    max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    max_waiting: int = Field(default=4096, ge=1, description="requests that may wait for their answer, per ingress")
+    interactive_timeout_s: float = Field(default=120, gt=0)
+    batch_timeout_s: float = Field(default=86_400, gt=0)
+    drain_s: float = Field(default=20, ge=0, description="how long running jobs may go on after SIGTERM")
+    redis_timeout_s: float = Field(default=0.25, gt=0)
+    answer_ttl_s: int = Field(default=3600, ge=60, description="how long the record of a finished job is kept")
+
+    otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
+    log_level: str = "INFO"
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    def secret(self, reference: str) -> str | None:
+        """The secret that a credential reference of a deployment names, or None if there is none.
+
+        `os.environ/NAME` is LiteLLM's way to name a variable of the environment; `file/NAME` names a file (mode 0600) in the
+        folder `secrets` of the data folder, where `sluice config apply` puts a key that stood literally in a config file.
+        """
+        kind, _, name = reference.partition("/")
+        match kind:
+            case "os.environ":
+                return os.environ.get(name)
+            case "file":
+                path = self.secrets_dir / name
+                return path.read_text().strip() if path.is_file() else None
+            case _:
+                return None
+
+    @property
+    def secrets_dir(self) -> Path:
+        return self.data_dir / "secrets"
+
+    @property
+    def files_dir(self) -> Path:
+        return self.data_dir / "files"
+
+    @property
+    def redis_url(self) -> str:
+        return self.redis if "://" in self.redis else f"redis://{self.redis}"
+
+    @property
+    def clickhouse_url(self) -> str:
+        return self.clickhouse if "://" in self.clickhouse else f"http://{self.clickhouse}"

@@ -1,0 +1,70 @@
+"""Every metric, once, with its meaning. Labels come from bounded sets only: never a user, a key, a job or a free model name.
+
+Names follow Prometheus' habits; those of GenAI follow OpenTelemetry's conventions v1.41 in Prometheus form.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_GENAI_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS = tuple(float(4**power) for power in range(14))
+
+HTTP_REQUESTS = Counter(
+    "sluice_http_requests_total", "requests answered, by route and status class", ("route", "status"), registry=REGISTRY
+)
+ADMITTED = Counter("sluice_jobs_admitted_total", "jobs admitted", ("lane", "door"), registry=REGISTRY)
+REFUSED = Counter("sluice_jobs_refused_total", "requests refused at admission", ("code",), registry=REGISTRY)
+ENDED = Counter("sluice_jobs_ended_total", "jobs ended, by the stage that ended them", ("stage", "status"), registry=REGISTRY)
+STAGE_SECONDS = Histogram(
+    "sluice_stage_seconds",
+    "from taking a record to its effects being acknowledged",
+    ("stage", "lane"),
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+STAGE_BUSY = Gauge("sluice_stage_busy", "records at work", ("stage",), registry=REGISTRY)
+STAGE_OLDEST = Gauge("sluice_stage_oldest_seconds", "age of the oldest record at work", ("stage",), registry=REGISTRY)
+REDELIVERED = Counter("sluice_redelivered_total", "records that were delivered again and skipped", ("stage",), registry=REGISTRY)
+DEAD = Counter("sluice_dead_total", "records sent to the dead letters", ("stage", "reason"), registry=REGISTRY)
+REBALANCES = Counter("sluice_rebalances_total", "rebalances of a group this process is in", ("stage",), registry=REGISTRY)
+INBOX_DROPPED = Counter("sluice_inbox_dropped_total", "reply events nobody waits for", ("why",), registry=REGISTRY)
+WAITING = Gauge("sluice_waiting", "connections that wait for an answer", registry=REGISTRY)
+CACHE_LOOKUPS = Counter("sluice_cache_lookups_total", "looks into the exact cache", ("result",), registry=REGISTRY)
+GUARD_VERDICTS = Counter("sluice_guard_verdicts_total", "what the guard decided", ("verdict",), registry=REGISTRY)
+ATTEMPTS = Counter("sluice_attempts_total", "provider calls", ("provider", "status"), registry=REGISTRY)
+ROWS = Counter("sluice_rows_total", "rows written to ClickHouse", ("table",), registry=REGISTRY)
+TOKEN_USAGE = Histogram(
+    "gen_ai_client_token_usage",
+    "tokens of a provider call",
+    ("gen_ai_token_type", "gen_ai_provider_name"),
+    buckets=_TOKENS,
+    registry=REGISTRY,
+)
+OPERATION_SECONDS = Histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "a provider call",
+    ("gen_ai_operation_name", "gen_ai_provider_name"),
+    buckets=_GENAI_SECONDS,
+    registry=REGISTRY,
+)
+SERVER_SECONDS = Histogram(
+    "gen_ai_server_request_duration_seconds",
+    "a request, as its caller sees it",
+    ("gen_ai_operation_name",),
+    buckets=_GENAI_SECONDS,
+    registry=REGISTRY,
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "until the first event of a stream, as its caller sees it",
+    ("gen_ai_operation_name",),
+    buckets=_GENAI_SECONDS,
+    registry=REGISTRY,
+)
+
+
+def exposition() -> bytes:
+    """All metrics of this process in Prometheus' text format."""
+    return generate_latest(REGISTRY)

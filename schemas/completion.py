@@ -1,0 +1,116 @@
+"""The one fact about a finished job. Accounting, cache fill, job store and audit all read it."""
+
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Message, Part
+from schemas.errors import Fault
+from schemas.job import Api, Caller, Job, JobStatus, Labels, Verdict
+from schemas.topics import Lane
+from schemas.usage import Usage
+
+CacheStatus = Literal["hit", "semantic", "miss", "bypass"]
+
+
+class Attempt(Part):
+    """One call of a deployment, whatever became of it. `cost_usd` by the price of that moment (`price_version`)."""
+
+    id: str
+    n: int
+    deployment: str
+    provider: str
+    provider_model: str
+    started_ms: int
+    latency_ms: float
+    ttft_ms: float | None = None
+    status: Literal["completed", "failed", "cancelled", "unknown"]
+    http_status: int | None = None
+    error: str | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    price_version: str = ""
+    service_tier: str = ""
+    raw_usage: str = Field(default="", description="the provider's own usage object, as JSON text")
+
+
+class Completion(Message):
+    """How a job ended. The first one in the log is the job's status; money is the sum over distinct attempts."""
+
+    TYPE: ClassVar[str] = "io.sluice.completion.v1"
+
+    job_id: str
+    status: JobStatus
+    api: Api
+    lane: Lane
+    model: str
+    caller: Caller
+    labels: Labels = Labels()
+    policy_version: str
+    accepted_ms: int
+    ended_ms: int
+    ended_by: str = Field(description="the stage that ended the job")
+    fault: Fault | None = None
+    attempts: tuple[Attempt, ...] = ()
+    cache: CacheStatus = "bypass"
+    cache_key: str | None = Field(default=None, description="under which the answer may be kept")
+    cache_ttl_s: int = 0
+    saved_usd: Decimal = Decimal(0)
+    verdict: Verdict | None = None
+    custom_id: str = ""
+    queue_ms: float = Field(default=0, description="from acceptance to the first provider call, or to the end")
+    trace_id: str = ""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens over all attempts."""
+        total = Usage()
+        for attempt in self.attempts:
+            total += attempt.usage
+        return total
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the job cost: every attempt counts."""
+        return sum((attempt.cost_usd for attempt in self.attempts), Decimal(0))
+
+
+def completion_of(
+    job: Job,
+    status: JobStatus,
+    ended_by: str,
+    now_ms: int,
+    *,
+    fault: Fault | None = None,
+    attempts: tuple[Attempt, ...] = (),
+    cache: CacheStatus | None = None,
+    saved_usd: Decimal = Decimal(0),
+    verdict: Verdict | None = None,
+    trace_id: str = "",
+) -> Completion:
+    """The completion of `job`, with everything the job itself knows filled in."""
+    first_call_ms = attempts[0].started_ms if attempts else now_ms
+    return Completion(
+        job_id=job.id,
+        status=status,
+        api=job.api,
+        lane=job.lane,
+        model=job.model,
+        caller=job.caller,
+        labels=job.labels,
+        policy_version=job.policy.version,
+        accepted_ms=job.accepted_ms,
+        ended_ms=now_ms,
+        ended_by=ended_by,
+        fault=fault,
+        attempts=attempts,
+        cache=cache or job.cache.status,
+        cache_key=job.cache.key if job.cache.write else None,
+        cache_ttl_s=job.cache.ttl_s or job.policy.cache.ttl_s,
+        saved_usd=saved_usd,
+        verdict=verdict or job.verdict,
+        custom_id=job.custom_id,
+        queue_ms=max(0, first_call_ms - job.accepted_ms),
+        trace_id=trace_id,
+    )

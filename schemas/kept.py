@@ -1,0 +1,17 @@
+"""An answer as it is kept: by the router until it is published, by the cache until its time is over."""
+
+from typing import ClassVar
+
+from schemas.base import Message
+from schemas.completion import Completion
+from schemas.reply import Answer
+
+
+class Kept(Message):
+    """`answer` for a plain job; `stream` holds the events of a stream, as they went out."""
+
+    TYPE: ClassVar[str] = "io.sluice.kept.v1"
+
+    completion: Completion
+    answer: Answer | None = None
+    stream: tuple[str, ...] = ()

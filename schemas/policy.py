@@ -1,0 +1,101 @@
+"""What a policy is. What it means at a stage is that stage's own `policy.py`.
+
+Policies may stand at the organization, at a team and at a key; `inherit` lays the nearer over the farther. The result
+carries a version and travels with the job, so that every stage decides by the policy the job was admitted under.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from pydantic import Field
+
+from schemas.base import Part
+
+
+class GuardAction(StrEnum):
+    """What is done about a finding; the sterner stands later."""
+
+    ALLOW = "allow"
+    FLAG = "flag"
+    REDACT = "redact"
+    BLOCK = "block"
+
+
+class GuardPolicy(Part):
+    """`actions` maps a kind of finding (card, iban, us_ssn, email, phone, ip, api_key) to what is done about it.
+
+    An empty map means that the guard stage is not on the slip at all.
+    """
+
+    actions: dict[str, GuardAction] = Field(default_factory=dict)
+
+
+class CachePolicy(Part):
+    """`ttl_s` in seconds; the namespace (default: the team) says who may share an answer."""
+
+    enabled: bool = True
+    ttl_s: int = Field(default=3600, ge=1, le=30 * 86_400)
+    namespace: str | None = None
+
+
+class Limits(Part):
+    """Rate limits. None: no limit at this level."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+
+
+class Policy(Part):
+    """A policy as somebody wrote it at one level. A member left out (None) is inherited."""
+
+    guard: GuardPolicy | None = None
+    cache: CachePolicy | None = None
+    models: tuple[str, ...] | None = Field(default=None, description="aliases that may be asked for; None: all")
+    limits: Limits = Limits()
+    timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+
+
+DEFAULT_GUARD = GuardPolicy(
+    actions={
+        "card": GuardAction.REDACT,
+        "iban": GuardAction.REDACT,
+        "us_ssn": GuardAction.REDACT,
+        "api_key": GuardAction.REDACT,
+        "email": GuardAction.FLAG,
+        "phone": GuardAction.FLAG,
+        "ip": GuardAction.FLAG,
+    },
+)
+
+
+class EffectivePolicy(Part):
+    """What applies to a caller after inheritance; `version` names the documents it was made from."""
+
+    version: str
+    guard: GuardPolicy = GuardPolicy()
+    cache: CachePolicy = CachePolicy()
+    models: tuple[str, ...] | None = None
+    timeout_s: float | None = None
+
+
+def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
+    """The effective policy of `levels`, the farthest (organization) first, the nearest (key) last.
+
+    Guard actions are merged kind by kind, so that a team that adds one rule keeps the organization's others; allowed
+    models narrow at each level and never widen; everything else is taken whole from the nearest level that says it.
+    """
+    guard = dict(DEFAULT_GUARD.actions)
+    cache, models, timeout_s = CachePolicy(), None, None
+    for level in levels:
+        guard |= level.guard.actions if level.guard else {}
+        cache = level.cache or cache
+        timeout_s = level.timeout_s or timeout_s
+        if level.models is not None:
+            models = level.models if models is None else tuple(m for m in level.models if m in models)
+    actions = {kind: action for kind, action in guard.items() if action is not GuardAction.ALLOW}
+    return EffectivePolicy(
+        version=version,
+        guard=GuardPolicy(actions=actions),
+        cache=cache,
+        models=models,
+        timeout_s=timeout_s,
+    )

@@ -1,0 +1,187 @@
+"""Every topic, once, in the order a job travels: name, key, partitions, retention, payload, who writes it, who reads it.
+
+Topics are created from this list, the AsyncAPI document is generated from it, and a test compares it with what the code
+reads and writes. Retention of job topics is longer than the longest deadline and never by size.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+class Lane(StrEnum):
+    """Priority class of traffic."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic. In `name`, `{lane}` and `{team}` stand for one topic each; `public` ones are contracts with outsiders."""
+
+    name: str
+    key: str
+    partitions: int
+    retention_ms: int
+    payload: str
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    what: str
+    compacted: bool = False
+    public: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """The concrete names; empty for a topic a team."""
+        if "{team}" in self.name:
+            return ()
+        if "{lane}" in self.name:
+            return tuple(self.name.format(lane=lane.value) for lane in Lane)
+        return (self.name,)
+
+
+JOBS = Topic(
+    name="sluice.jobs.{lane}",
+    key="team",
+    partitions=8,
+    retention_ms=7 * DAY_MS,
+    payload="BatchLine",
+    writers=("batch teams",),
+    readers=("ingress",),
+    what="the Kafka door: one line of OpenAI's batch input a record, header `authorization: Bearer <job token>`",
+    public=True,
+)
+GUARD = Topic(
+    name="sluice.guard.{lane}",
+    key="team shard",
+    partitions=8,
+    retention_ms=3 * DAY_MS,
+    payload="Job",
+    writers=("ingress",),
+    readers=("guard",),
+    what="jobs to be looked at",
+)
+CACHE = Topic(
+    name="sluice.cache.{lane}",
+    key="team shard",
+    partitions=8,
+    retention_ms=3 * DAY_MS,
+    payload="Job",
+    writers=("ingress", "guard"),
+    readers=("cache",),
+    what="jobs that may have been answered before",
+)
+ROUTER = Topic(
+    name="sluice.router.{lane}",
+    key="team shard",
+    partitions=8,
+    retention_ms=3 * DAY_MS,
+    payload="Job",
+    writers=("ingress", "guard", "cache"),
+    readers=("router",),
+    what="jobs to be sent out",
+)
+REPLIES = Topic(
+    name="sluice.replies",
+    key="job",
+    partitions=32,
+    retention_ms=HOUR_MS,
+    payload="Reply",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("ingress",),
+    what="reply events; the partition is the address of the ingress instance that waits",
+)
+RESULTS = Topic(
+    name="sluice.results.{team}",
+    key="custom_id",
+    partitions=1,
+    retention_ms=7 * DAY_MS,
+    payload="BatchResult",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("batch teams",),
+    what="answers for who published to the Kafka door: one line of OpenAI's batch output a record",
+    public=True,
+)
+COMPLETIONS = Topic(
+    name="sluice.completions",
+    key="job",
+    partitions=4,
+    retention_ms=7 * DAY_MS,
+    payload="Completion",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("accounting", "cache"),
+    what="the terminal fact of every job",
+    public=True,
+)
+CANCELS = Topic(
+    name="sluice.cancels",
+    key="job",
+    partitions=1,
+    retention_ms=HOUR_MS,
+    payload="Cancel",
+    writers=("ingress",),
+    readers=("router",),
+    what="broadcast: stop working on this",
+)
+CONTROL = Topic(
+    name="sluice.control",
+    key="resource",
+    partitions=1,
+    retention_ms=-1,
+    payload="Resource",
+    writers=("portal",),
+    readers=("ingress", "router", "portal"),
+    what="teams, keys, policies and models; every service holds it as a table in memory",
+    compacted=True,
+)
+ALERTS = Topic(
+    name="sluice.alerts",
+    key="team",
+    partitions=1,
+    retention_ms=7 * DAY_MS,
+    payload="Alert",
+    writers=("accounting",),
+    readers=("portal",),
+    what="budget burn, anomalies, provider health",
+)
+DEAD = Topic(
+    name="sluice.dead",
+    key="job",
+    partitions=1,
+    retention_ms=30 * DAY_MS,
+    payload="the record as it came",
+    writers=("ingress", "guard", "cache", "router", "accounting"),
+    readers=("operators",),
+    what="what could not be handled, with the reason in the headers",
+)
+
+TOPICS: tuple[Topic, ...] = (
+    JOBS,
+    GUARD,
+    CACHE,
+    ROUTER,
+    REPLIES,
+    RESULTS,
+    COMPLETIONS,
+    CANCELS,
+    CONTROL,
+    ALERTS,
+    DEAD,
+)
+
+
+def job_topic(stage: str, lane: Lane) -> str:
+    """The topic of a stage's lane."""
+    return f"sluice.{stage}.{lane.value}"
+
+
+def door_topic(lane: Lane) -> str:
+    """The public topic on which batch teams publish."""
+    return f"sluice.jobs.{lane.value}"
+
+
+def results_topic(team: str) -> str:
+    """The public topic on which a team reads its answers."""
+    return f"sluice.results.{team}"
