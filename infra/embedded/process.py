@@ -200,6 +200,6 @@ def _shorten(log: Path, log_fd: int) -> None:
 
 
 def tail(path: Path) -> str:
-    """The last LOG_TAIL_LINES lines of a log."""
-    lines = path.read_text(errors="replace").splitlines()
+    """The last LOG_TAIL_LINES lines of a log, without Java's stack frames, which would fill them."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if not line.startswith("\tat ")]
     return "\n".join(lines[-LOG_TAIL_LINES:])

@@ -24,9 +24,7 @@ class Stack:
     of its own.
     """
 
-    def __init__(
-        self, data_dir: Path, parts: Sequence[Part] = PARTS, changed: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, data_dir: Path, parts: Sequence[Part] = PARTS, changed: Callable[[], None] = lambda: None) -> None:
         self._data_dir = data_dir.absolute()
         self._parts = parts
         self._changed = changed
