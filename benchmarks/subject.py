@@ -19,7 +19,7 @@ from benchmarks.processes import descendants
 MODEL = "mock"
 _START_S = 180.0
 _STOP_S = 45.0
-_URL = re.compile(r"http://\S+")
+_URL = re.compile(r"http://[\w.:/-]*\w")
 _ROOT = Path(__file__).parents[1]
 
 
@@ -78,7 +78,7 @@ async def gateway(sluice: Path, folder: Path, provider_url: str, *, processes: b
         await _command(sluice, "teams", "create", "bench", *options)
         made = await _command(sluice, "keys", "create", "--team", "bench", "--json", *options)
         key = _Key.model_validate_json(made).key
-        yield Gateway(f"{running.url.rstrip('/')}/v1", key, running.pid, data_dir)
+        yield Gateway(f"{running.url.removesuffix('/v1')}/v1", key, running.pid, data_dir)
 
 
 def _free_port() -> int:
