@@ -158,10 +158,7 @@ class Answer:
     def usage(self) -> str:
         """OpenAI's usage object as JSON text."""
         given = len(self.words)
-        return (
-            f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{given},'
-            f'"total_tokens":{self.prompt_tokens + given}}}'
-        )
+        return f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{given},"total_tokens":{self.prompt_tokens + given}}}'
 
 
 def chat_answer(request: ChatRequest, behaviour: Behaviour, answer_id: str, created: int) -> Answer:
@@ -218,9 +215,7 @@ def embeddings_body(request: EmbeddingRequest) -> tuple[bytes, int]:
     """An embeddings list of unit-free deterministic vectors, and its prompt tokens."""
     texts = request.texts()
     tokens = sum(map(count_tokens, texts))
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encode(text, request)} for index, text in enumerate(texts)
-    ]
+    data = [{"object": "embedding", "index": index, "embedding": _encode(text, request)} for index, text in enumerate(texts)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     body = {"object": "list", "data": data, "model": request.model, "usage": usage}
     return json.dumps(body).encode(), tokens
@@ -250,9 +245,7 @@ _ERROR_TYPES = {
 def error_body(status: int, why: str) -> bytes:
     """OpenAI's error object for a status."""
     kind, code = _ERROR_TYPES.get(status, ("server_error", None))
-    return json.dumps(
-        {"error": {"message": f"mock provider: {why}", "type": kind, "param": None, "code": code}}
-    ).encode()
+    return json.dumps({"error": {"message": f"mock provider: {why}", "type": kind, "param": None, "code": code}}).encode()
 
 
 _SPOILED: dict[Ending, tuple[bytes, ...]] = {
