@@ -109,23 +109,30 @@ class Carriage:
             if suspect and not self.leased and not await self._may_go_on(job, record, traceparent):
                 metrics.REDELIVERED.labels(self.stage.value).inc()
                 return
-            outcome = await self._decide(job, Delivery(traceparent, suspect))
-            await self._carry_out(job, outcome, traceparent)
+            await self._carry_out(job, await self._decide(job, Delivery(traceparent, suspect)), traceparent)
 
     async def _decide(self, job: Job, delivery: Delivery) -> Outcome:
-        now = self.clock()
-        if now >= job.deadline_ms:
-            return self._end(job, JobStatus.EXPIRED, deadline_passed(job, self.stage.value), delivery)
-        try:
-            return await self.handler(job, delivery)
-        except SluiceError as error:
-            return self._end(job, JobStatus.FAILED, error.fault(), delivery)
-        except RedisUnavailable:
-            raise
-        except Exception:
-            log.exception("%s: the handler failed on %s", self.stage.value, job.id)
-            fault = InternalError(f"The {self.stage.value} failed on this request; it is on record under {job.id}").fault()
-            return self._end(job, JobStatus.FAILED, fault, delivery)
+        status = JobStatus.FAILED
+        if self.clock() >= job.deadline_ms:
+            status, fault = JobStatus.EXPIRED, deadline_passed(job, self.stage.value)
+        else:
+            try:
+                outcome = await self.handler(job, delivery)
+            except SluiceError as error:
+                fault = error.fault()
+            except RedisUnavailable:
+                raise
+            except Exception:
+                log.exception("%s: the handler failed on %s", self.stage.value, job.id)
+                fault = InternalError(f"The {self.stage.value} failed on this request; it is on record as {job.id}").fault()
+            else:
+                # A leased stage ends only what its lease entitles it to.
+                return outcome if self.leased or not isinstance(outcome, Finish) else await self._gated(job, outcome, delivery)
+        return await self._gated(job, self._end(job, status, fault, delivery), delivery)
+
+    async def _gated(self, job: Job, finish: Finish, delivery: Delivery) -> Finish | Nothing:
+        entitled = await self.records.may_end(job.id, self._rest_ms(job), suspect=delivery.suspect)
+        return finish if entitled else Nothing()
 
     def _end(self, job: Job, status: JobStatus, fault: Fault, delivery: Delivery) -> Finish:
         trace_id = spans.trace_id(delivery.traceparent)
@@ -150,8 +157,9 @@ class Carriage:
             return False
         if seen > MAX_DELIVERIES:
             fault = InternalError(f"The job was begun {MAX_DELIVERIES} times without an end and was put aside").fault()
-            outcome = self._end(job, JobStatus.FAILED, fault, Delivery(traceparent, suspect=True))
-            await self._carry_out(job, outcome, traceparent)
+            delivery = Delivery(traceparent, suspect=True)
+            ended = await self._gated(job, self._end(job, JobStatus.FAILED, fault, delivery), delivery)
+            await self._carry_out(job, ended, traceparent)
             await self.post.dead(record, Poison("deliveries", f"delivered more than {MAX_DELIVERIES} times without an end"))
             return False
         return True

@@ -1,6 +1,7 @@
 """The record of a job in Redis: who works on it, what was answered, and that it is done.
 
-States: (none) → leased → answered → done, and abandoned for a job nobody waits for any more. What a redelivered record means
+States: (none) → leased → answered → done at the router, (none) → ending → done elsewhere, and abandoned for a job nobody
+waits for any more. What a redelivered record means
 is decided by this alone (RELIABILITY.md 5.6).
 """
 
@@ -13,6 +14,7 @@ from infra.redis.client import Redis, Script
 _LEASE = Script.load("lease")
 _RENEW = Script.load("renew")
 _MARK = Script.load("mark")
+_END = Script.load("end")
 
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
@@ -67,6 +69,14 @@ class JobRecords:
     async def answered(self, job_id: str, rest_ms: int, answer: bytes) -> None:
         """Keeps the answer before it is published: a death in between costs a republish, not a second call."""
         await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0))
+
+    async def may_end(self, job_id: str, rest_ms: int, *, suspect: bool) -> bool:
+        """True if this copy of the job may end it, which is then noted; False if another copy has, or is at work.
+
+        A job may stand in a topic twice, when a stage died between sending it on and committing.
+        """
+        args = (self._owner, self._life, _life_ms(rest_ms), int(suspect))
+        return bool(await self._redis.run(_END, _keys(job_id)[:1], args))
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         """The end was published and acknowledged. `keep_answer`: the cache will fetch it."""

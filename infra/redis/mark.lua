@@ -1,6 +1,6 @@
 -- Moves a job's record on. KEYS[1]: job record. KEYS[2]: the job's kept answer.
 -- ARGV: what (streamed | answered | done | abandoned | seen), life of the record in ms, answer or '', keep the answer (1 or 0).
--- Gives 1, or 0 if the job had ended already; for 'seen' how often it was.
+-- Gives 1, or 0 if the job had ended already; for 'seen' how often it was begun.
 local what, life = ARGV[1], ARGV[2]
 if what == 'seen' then
   local state = redis.call('HGET', KEYS[1], 'state')
