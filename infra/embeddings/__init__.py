@@ -1,0 +1,1 @@
+"""Text to vectors, in this process: all-MiniLM-L6-v2 in int8."""
