@@ -1,0 +1,267 @@
+"""ClickHouse's engine (chDB) at a folder, made to behave like a server's for one statement at a time. Blocks; no HTTP here."""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import chdb
+
+MAX_RESULT_BYTES: Final = 256 * 2**20
+
+DEFAULTS: Final = {
+    "session_timezone": "UTC",
+    "implicit_select": "0",
+    "allow_introspection_functions": "0",
+    "max_execution_time": "300",
+    "max_result_bytes": str(MAX_RESULT_BYTES),
+    "max_memory_usage": "2000000000",
+}
+"""What a server's profile would say: chDB takes over the looser habits of clickhouse-local. A request may override them."""
+
+READS: Final = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
+BAD_REQUEST: Final = frozenset({6, 7, 26, 27, 33, 38, 41, 53, 62, 69, 70, 72, 89, 117, 271, 386, 456, 457})
+NOT_FOUND: Final = frozenset({16, 46, 47, 50, 56, 60, 73, 81, 115})
+STATUS: Final = {48: 501, 164: 403, 202: 503, 209: 408, 307: 413, 344: 501, 358: 403}
+"""ClickHouse's error codes, as far as they are not 500."""
+
+_FIRST_WORD = re.compile(rb"(?:\s|\(|--[^\n]*(?:\n|$)|#[! ][^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
+_LAST_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
+_QUOTED = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_INSERT_HEAD = re.compile(
+    rb"((?:(?!\b(?:SELECT|WITH|VALUES)\b)(?>--[^\n]*\n|/\*.*?\*/|" + _QUOTED.pattern + rb"|[^'`\"]))*?)"
+    rb"\bFORMAT\s+(\w+)[ \t\f]*\r?\n?",
+    re.DOTALL | re.IGNORECASE,
+)
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_CODE = re.compile(r"Code: (\d+)\.")
+
+
+class _Result(Protocol):
+    def bytes(self) -> bytes: ...
+    def elapsed(self) -> float: ...
+    def rows_read(self) -> int: ...
+    def rows_written(self) -> int: ...
+    def bytes_written(self) -> int: ...
+    def storage_rows_read(self) -> int: ...
+    def storage_bytes_read(self) -> int: ...
+
+
+class _Written(Protocol):
+    rows_written: int
+    bytes_written: int
+    elapsed: float
+
+
+class _Inserter(Protocol):
+    def append(self, data: bytes) -> None: ...
+    def finish(self) -> _Written: ...
+    def __enter__(self) -> "_Inserter": ...
+    def __exit__(self, *_: object) -> bool | None: ...
+
+
+class _Handle(Protocol):
+    def query(
+        self, query: str | bytes, format: str = ..., params: Mapping[str, str] | None = ...
+    ) -> _Result: ...
+    def send_insert(self, query: str, format: str) -> _Inserter: ...
+    def close(self) -> None: ...
+
+
+class EngineError(Exception):
+    """ClickHouse refused or failed. `code` is ClickHouse's own; the message is for the client."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def http_status(self) -> int:
+        """As ClickHouse answers: 4xx when the client is to blame, else 500; 503 when trying again helps."""
+        if self.code in BAD_REQUEST:
+            return 400
+        return 404 if self.code in NOT_FOUND else STATUS.get(self.code, 500)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One request: SQL (with the rows of an INSERT behind it, in whatever format it names) and all that goes with it.
+
+    `readonly` has ClickHouse's meaning: 0 all, 1 only reading, 2 reading and settings.
+    """
+
+    sql: bytes
+    database: str
+    default_format: str
+    settings: Mapping[str, str]
+    params: Mapping[str, str]
+    readonly: int = 0
+
+    @property
+    def verb(self) -> str:
+        """The first word, in capitals; comments and brackets before it don't count."""
+        found = _FIRST_WORD.match(self.sql)
+        return found[1].decode().upper() if found else ""
+
+    @property
+    def format(self) -> str | None:
+        """The format of the answer; None for a statement that has none."""
+        if self.verb not in READS:
+            return None
+        named = _LAST_FORMAT.search(self.sql)
+        return named[1].decode() if named else self.default_format
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Body of an answer and its figures, as the header X-ClickHouse-Summary has them."""
+
+    body: bytes
+    summary: Mapping[str, str]
+
+
+class Engine:
+    """The engine at a folder, one a process. Methods block; threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises BlockingIOError when another process has the folder open: two engines would destroy it."""
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(path / "sluice.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path = str(path.resolve())
+        self._anchor = self._open()
+
+    def run(self, statement: Statement) -> Answer:
+        """Raises EngineError."""
+        handle = self._open()
+        try:
+            if statement.readonly:
+                _insist_on_reading(handle, statement)
+            _prepare(handle, statement)
+            return _insert(handle, statement) or _query(handle, statement)
+        except RuntimeError as error:
+            raise _engine_error(error) from error
+        finally:
+            handle.close()
+
+    def close(self) -> None:
+        """Nothing may run any more."""
+        self._anchor.close()
+        os.close(self._lock)
+
+    def _open(self) -> _Handle:
+        return cast(_Handle, chdb.connect(self._path))
+
+
+def _prepare(handle: _Handle, statement: Statement) -> None:
+    if statement.database:
+        handle.query(f"USE {_identifier(statement.database)}")
+    words = [
+        f"{_checked(name)} = {_literal(value)}" for name, value in {**DEFAULTS, **statement.settings}.items()
+    ]
+    handle.query("SET " + ", ".join(words))
+    if statement.readonly:
+        handle.query(f"SET readonly = {statement.readonly}")
+
+
+def _insist_on_reading(handle: _Handle, statement: Statement) -> None:
+    """chDB's readonly lets INTO OUTFILE and KILL through: clickhouse-local has reasons for that, a server none."""
+    if statement.verb not in READS:
+        raise refusal(164, "Cannot execute query in readonly mode", "READONLY")
+    text = statement.sql.decode(errors="replace")
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\0", "\\0")
+    plain = handle.query(
+        "SELECT formatQuerySingleLine({sql:String})", "TabSeparatedRaw", {"sql": escaped}
+    ).bytes()
+    if b"OUTFILE" in _QUOTED.sub(b"''", plain).upper().split():
+        raise refusal(358, "INTO OUTFILE is not allowed", "INTO_OUTFILE_NOT_ALLOWED")
+
+
+def _query(handle: _Handle, statement: Statement) -> Answer:
+    result = handle.query(statement.sql, statement.default_format, statement.params)
+    body = result.bytes()
+    if not body and statement.format == "Native":
+        body = _native_header(handle, statement)
+    figures = {
+        "read_rows": result.storage_rows_read(),
+        "read_bytes": result.storage_bytes_read(),
+        "written_rows": result.rows_written(),
+        "written_bytes": result.bytes_written(),
+        "result_rows": result.rows_read(),
+        "elapsed_ns": int(result.elapsed() * 1e9),
+    }
+    return Answer(body, {name: str(number) for name, number in figures.items()})
+
+
+def _insert(handle: _Handle, statement: Statement) -> Answer | None:
+    """INSERT … FORMAT x with rows behind it; None for any other statement.
+
+    Inside a query chDB takes an empty line for the end of the rows, and what follows for SQL. So the rows go apart.
+    """
+    head = _INSERT_HEAD.match(statement.sql) if statement.verb == "INSERT" else None
+    if head is None or head.end() == len(statement.sql):
+        return None
+    with handle.send_insert(head[1].decode(), head[2].decode()) as inserter:
+        inserter.append(statement.sql[head.end() :])
+        written = inserter.finish()
+    figures = {
+        "written_rows": written.rows_written,
+        "written_bytes": written.bytes_written,
+        "elapsed_ns": int(written.elapsed * 1e9),
+    }
+    return Answer(b"", {name: str(number) for name, number in figures.items()})
+
+
+def _native_header(handle: _Handle, statement: Statement) -> bytes:
+    """A block without rows, which a server sends for an empty result and chDB doesn't: clients learn the columns by it."""
+    if statement.verb not in ("SELECT", "WITH"):
+        return b""
+    inner = _LAST_FORMAT.sub(b"", statement.sql).rstrip(b"; \n")
+    described = handle.query(b"DESCRIBE TABLE (" + inner + b"\n)", "JSONEachRow", statement.params).bytes()
+    columns = [cast(dict[str, str], json.loads(line)) for line in described.splitlines()]
+    words = [_varint(len(columns)), _varint(0)]
+    for column in columns:
+        words += [_string(column["name"]), _string(column["type"])]
+    return b"".join(words)
+
+
+def _string(text: str) -> bytes:
+    return _varint(len(text.encode())) + text.encode()
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _engine_error(error: RuntimeError) -> EngineError:
+    text = str(error)
+    found = _CODE.search(text)
+    return EngineError(int(found[1]) if found else 1002, text[found.start() :] if found else text)
+
+
+def refusal(code: int, message: str, name: str) -> EngineError:
+    """An error in the engine's own words."""
+    return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
+
+
+def _checked(setting: str) -> str:
+    if not _SETTING.fullmatch(setting):
+        raise refusal(115, f"Unknown setting {setting!r}", "UNKNOWN_SETTING")
+    return setting
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _identifier(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
