@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from infra.clock import Clock, now_ms
+from infra.credentials import JobTokens
 from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import Carriage, Handler
@@ -32,6 +33,7 @@ class Platform:
     control: Control
     files: FileStore
     signer: Signer
+    tokens: JobTokens
     tracing: Tracing
     clock: Clock
     life: str
@@ -103,6 +105,7 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         control=control,
         files=FileStore(settings.files_dir),
         signer=Signer(key),
+        tokens=JobTokens(key),
         tracing=open_tracing(service, settings.otlp_endpoint),
         clock=now_ms,
         life=secrets.token_hex(8),

@@ -10,13 +10,15 @@ from typing import Protocol
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from infra.faults import on_error
 from infra.platform import Platform
 from infra.telemetry import metrics
+from schemas.errors import SluiceError
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,6 @@ class Service(Protocol):
     def name(self) -> str: ...
     @property
     def routes(self) -> Sequence[BaseRoute]: ...
-    @property
-    def middleware(self) -> Sequence[Middleware]: ...
     async def start(self) -> None: ...
     def not_ready(self) -> str | None: ...
     async def drain(self) -> None: ...
@@ -107,12 +107,11 @@ class Runtime:
             Route("/readyz", self._readyz),
             Route("/metrics", _metrics),
         ]
-        middleware: list[Middleware] = []
         for service in self._services:
             routes += service.routes
-            middleware += service.middleware
+        app = Starlette(routes=routes, exception_handlers={SluiceError: on_error, HTTPException: on_error, Exception: on_error})
         return uvicorn.Config(
-            Starlette(routes=routes, middleware=middleware),
+            app,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -23,7 +23,7 @@ class Signer:
     def holds(self, job: Job) -> bool:
         """True if admission made this job and its slip is what is left of the way it was given."""
         rest = job.way[len(job.way) - len(job.slip) :] if job.slip else ()
-        return rest == job.slip and hmac.compare_digest(self._digest(job), job.signature)
+        return rest == job.slip and hmac.compare_digest(self._digest(job).encode(), job.signature.encode())
 
     def derive(self, *parts: str) -> int:
         """A number of 74 bits that only holders of the key can compute: ids of records that come twice are the same."""

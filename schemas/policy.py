@@ -6,6 +6,7 @@ carries a version and travels with the job, so that every stage decides by the p
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -21,13 +22,14 @@ class GuardAction(StrEnum):
     BLOCK = "block"
 
 
+FindingKind = Literal["card", "iban", "us_ssn", "email", "phone", "ip", "api_key"]
+"""What the guard can find in a text."""
+
+
 class GuardPolicy(Part):
-    """`actions` maps a kind of finding (card, iban, us_ssn, email, phone, ip, api_key) to what is done about it.
+    """What is done about each kind of finding. An empty map means that the guard stage is not on the slip at all."""
 
-    An empty map means that the guard stage is not on the slip at all.
-    """
-
-    actions: dict[str, GuardAction] = Field(default_factory=dict)
+    actions: dict[FindingKind, GuardAction] = Field(default_factory=dict[FindingKind, GuardAction])
 
 
 class CachePolicy(Part):

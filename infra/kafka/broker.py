@@ -5,8 +5,9 @@ FastStream gives the connection, the producer and consumers without handlers; ta
 replicas, an idempotent producer, no auto-commit.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 from aiokafka import ConsumerRebalanceListener
@@ -175,6 +176,8 @@ class _KafkaSource(Source):
         self._broker, self._admin, self._group, self._topics, self._slot = broker, admin, group, list(topics), slot
         self._consumer: Any = None
         self._stop: Any = None
+        self._settled = asyncio.Event()
+        self._held: list[Incoming] = []
 
     async def start(self, listener: Listener) -> None:
         subscriber: Any = cast("Any", self._broker).subscriber(
@@ -182,17 +185,29 @@ class _KafkaSource(Source):
             group_id=self._group,
             group_instance_id=f"{self._group}-{self._slot}" if self._slot is not None else None,
             partition_assignment_strategy=(StickyPartitionAssignor,),
-            listener=_Rebalances(listener),
+            listener=_Rebalances(listener, self._settle),
             **CONSUMER_SETTINGS,
         )
         await subscriber.start()
         self._consumer, self._stop = subscriber.consumer, subscriber.stop
 
     async def poll(self, partitions: Collection[Partition], limit: int, timeout_s: float) -> list[Incoming]:
-        batches = await self._consumer.getmany(
-            *[AioPartition(*p) for p in partitions], timeout_ms=int(timeout_s * 1000), max_records=limit
-        )
-        return [record for batch in batches.values() for record in batch]
+        if not self._held:
+            batches = await self._consumer.getmany(
+                *[AioPartition(*p) for p in partitions], timeout_ms=int(timeout_s * 1000), max_records=limit
+            )
+            self._held = [record for batch in batches.values() for record in batch]
+        # aiokafka gives records of a new assignment while the listener is still being told of it (measured).
+        await self._settled.wait()
+        held, self._held = self._held, []
+        return held
+
+    def _settle(self, settled: bool) -> None:
+        if settled:
+            self._settled.set()
+        else:
+            self._settled.clear()
+            self._held = []
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         try:
@@ -219,18 +234,20 @@ class _KafkaSource(Source):
 
 
 class _Rebalances(ConsumerRebalanceListener):
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, settle: Callable[[bool], None]) -> None:
+        self._listener, self._settle = listener, settle
 
     async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, revoked: Iterable[AioPartition]
     ) -> None:
+        self._settle(False)
         await self._listener.revoked([Partition(p.topic, p.partition) for p in revoked])
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, assigned: Iterable[AioPartition]
     ) -> None:
         await self._listener.assigned([Partition(p.topic, p.partition) for p in assigned])
+        self._settle(True)
 
 
 def _topic_configs(topic: Topic) -> dict[str, str]:

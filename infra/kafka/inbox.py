@@ -1,14 +1,17 @@
 """Replies to this instance: one topic, the partition is the address.
 
-An instance leases a partition number in Redis, assigns it to itself by hand (no group, no rebalance), seeks to its end, and only then
+An instance leases a partition number in Redis, assigns it to itself by hand (no group, no rebalance), seeks to its end, and only
+then
 is ready. The job carries the number (HOUSE.md 3b). A partition whose lease was lost may be read by two: harmless, since each
 knows its own jobs.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Literal
 
 from infra.files import FileStore
 from infra.kafka.broker import Kafka, Reader
@@ -29,36 +32,71 @@ _POLL_S = 1.0
 _MAX_EVENTS = 10_000
 
 
+Interruption = Literal["gone", "late", "lost"]
+"""Why no further event comes: the client is gone, the time is over, or events are missing."""
+
+
 class Waiter:
     """The events of one job, in order, each once. Bounded: a reader that is too slow loses the stream, not the process."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS)
+        self._events: deque[Event] = deque()
+        self._awaited: asyncio.Future[None] | None = None
         self._attempt = -1
         self._seq = 0
-        self.lost = False
+        self._lost = False
 
-    async def next(self) -> Event:
-        """The next event."""
-        return await self._queue.get()
+    async def next(self, timeout_s: float, gone: "asyncio.Future[None]") -> Event | Interruption:
+        """The next event, or why there is none: `gone` is done, `timeout_s` has passed, or an event was lost."""
+        loop = asyncio.get_running_loop()
+        while not self._events:
+            if self._lost:
+                return "lost"
+            if gone.done():
+                return "gone"
+            self._awaited = awaited = loop.create_future()
+            late = loop.call_later(max(0, timeout_s), _wake, awaited)
+            gone.add_done_callback(self._wake)
+            try:
+                await awaited
+            finally:
+                gone.remove_done_callback(self._wake)
+                late.cancel()
+            if not self._events and not self._lost and not gone.done():
+                return "late"
+        return self._events.popleft()
 
     def put(self, reply: Reply) -> str | None:
         """Takes an event, or says why it is dropped: repeated, of another attempt, out of order, or too many."""
+        why = self._refusal(reply)
+        if why is None:
+            self._seq += 1
+            self._events.append(reply.event)
+        self._wake()
+        return why
+
+    def _refusal(self, reply: Reply) -> str | None:
         if self._attempt == -1:
             self._attempt = reply.attempt
-        final = reply.event.kind == "failed"
-        if not final and reply.attempt != self._attempt:
+        if reply.event.kind == "failed":
+            return None
+        if reply.attempt != self._attempt:
             return "other attempt"
-        if not final and reply.seq != self._seq:
-            self.lost = self.lost or reply.seq > self._seq
-            return "repeated" if reply.seq < self._seq else "gap"
-        self._seq += 1
-        try:
-            self._queue.put_nowait(reply.event)
-        except asyncio.QueueFull:
-            self.lost = True
-            return "slow reader"
+        if reply.seq < self._seq:
+            return "repeated"
+        if reply.seq > self._seq or len(self._events) >= _MAX_EVENTS:
+            self._lost = True
+            return "gap" if reply.seq > self._seq else "slow reader"
         return None
+
+    def _wake(self, _: object = None) -> None:
+        if self._awaited is not None:
+            _wake(self._awaited)
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Inbox:

@@ -68,7 +68,8 @@ class Source(Protocol):
     async def poll(self, partitions: Collection[Partition], limit: int, timeout_s: float) -> list[Incoming]:
         """At most `limit` records of these partitions, in order within each; empty after `timeout_s` (0: at once).
 
-        May be cancelled at any time without losing a record.
+        May be cancelled at any time without losing a record. Over a rebalance it holds back what it reads until the
+        listener's `assigned` has returned.
         """
         ...
 

@@ -10,6 +10,7 @@ finished in turn, as base-128 varints in base64. Kafka allows 4,096 bytes of it 
 """
 
 import base64
+from collections import deque
 from collections.abc import Iterable
 
 MAX_METADATA = 4096
@@ -23,51 +24,49 @@ class Offsets:
     def __init__(self) -> None:
         self._pending: set[int] = set()
         self._running: set[int] = set()
-        self._done_here: set[int] = set()
+        self._awaited: deque[int] = deque()
         self._next = 0
         self._started = False
 
     def assign(self, offset: int, metadata: str) -> None:
-        """Takes over the partition at what the group has committed. What still runs here stays known as running."""
-        unfinished, following = decode(offset, metadata)
-        self._done_here = {o for o in self._done_here if o >= offset}
-        self._pending = unfinished - self._done_here
-        self._next = following
+        """Takes over the partition at what the group has committed; records come again from there.
+
+        Finished is what the commit or this process knows to be finished: work that ended here while nobody's commit could
+        say so is not repeated, and what still runs here stays known as running.
+        """
+        theirs, following = decode(offset, metadata)
+        ours = self._pending
+        self._pending = ours & theirs | {o for o in ours if o >= following} | {o for o in theirs if o >= self._next}
+        self._awaited = deque(sorted(self._pending))
+        self._next = max(self._next, following)
         self._started = True
 
     def deliver(self, offset: int) -> bool:
         """Notes a delivered record. True if it is to be worked on; False if it is finished, or runs here already.
 
-        Records of a partition come in ascending order, so a pending offset below this one that nobody runs was
-        removed from the log and is dropped.
+        Records come in ascending order from the last assignment on, so one that was awaited below this one, and that nobody
+        runs, was removed from the log and is dropped.
         """
         self._started = True
-        if offset < self._next and offset not in self._pending:
-            return False
-        if offset in self._done_here:
-            self._next = max(self._next, offset + 1)
-            return False
-        self._next = max(self._next, offset + 1)
-        self._pending = {o for o in self._pending if o >= offset or o in self._running} if self._gone(offset) else self._pending
-        self._pending.add(offset)
-        if offset in self._running:
+        while self._awaited and self._awaited[0] <= offset:
+            awaited = self._awaited.popleft()
+            if awaited != offset and awaited not in self._running:
+                self._pending.discard(awaited)
+        if offset >= self._next:
+            self._next = offset + 1
+            self._pending.add(offset)
+        elif offset not in self._pending or offset in self._running:
             return False
         self._running.add(offset)
         return True
 
-    def _gone(self, offset: int) -> bool:
-        return len(self._pending) > len(self._running) and any(o < offset and o not in self._running for o in self._pending)
-
     def finish(self, offset: int) -> None:
         """Notes that the work on an offset is done, and everything it caused acknowledged."""
         self._running.discard(offset)
-        if offset in self._pending:
-            self._pending.discard(offset)
-        else:
-            self._done_here.add(offset)
+        self._pending.discard(offset)
 
     def forget(self, offset: int) -> None:
-        """Notes that the work on an offset stopped without an end: it stays unfinished and will be delivered again."""
+        """Notes that the work on an offset stopped without an end: it stays unfinished until it is delivered again."""
         self._running.discard(offset)
 
     @property

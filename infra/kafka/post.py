@@ -108,6 +108,8 @@ class Post:
             now_ms=self.clock(),
             traceparent=traceparent,
             subject=job.id,
+            # The kind of an event is its default: left out, nobody could tell one from the other.
+            exclude_defaults=False,
         )
 
     def _result_record(self, team: str, result: BatchResult, traceparent: str) -> Outgoing:

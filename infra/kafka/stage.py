@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 
 from infra.kafka.capacity import Capacity
 from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
@@ -30,6 +29,8 @@ COMMIT_EVERY_S = 0.2
 _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.02
 _AT_ONCE = 256
+# The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
+_ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 
 
 class Stage:
@@ -75,8 +76,11 @@ class Stage:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        with suppress(CommitRefused):
+        try:
             await self._commit()
+        except Exception as error:
+            # What isn't committed is delivered again; the other services of this process must drain all the same.
+            log.warning("%s: no last commit (%s)", self.name, type(error).__name__)
 
     async def stop(self) -> None:
         """Leaves the group."""
@@ -88,6 +92,8 @@ class Stage:
             await self._commit()
         except CommitRefused:
             log.info("%s: the group moved on before a last commit", self.name)
+        except Exception as error:
+            log.warning("%s: no last commit (%s)", self.name, type(error).__name__)
         self._owned -= set(partitions)
         metrics.REBALANCES.labels(self.name).inc()
 
@@ -95,15 +101,30 @@ class Stage:
         """Reads what is finished, and adopts what still runs here."""
         if not partitions:
             return
-        marks, ends = await asyncio.gather(self._source.committed(partitions), self._source.end(partitions))
+        marks, ends = await self._standing(partitions)
         for partition in partitions:
             offsets = self._offsets.setdefault(partition, Offsets())
+            self._committed.pop(partition, None)
             if mark := marks.get(partition):
                 offsets.assign(mark.offset, mark.metadata)
                 self._committed[partition] = mark
             self._first_new[partition] = ends.get(partition, 0)
         self._owned |= set(partitions)
         self._changed.set()
+
+    async def _standing(self, partitions: Collection[Partition]) -> tuple[dict[Partition, Mark], dict[Partition, int]]:
+        """What the group has committed, and where the partitions end. Without it nothing can be taken, so it is asked again."""
+        for pause_s in _ASK_AGAIN_S:
+            try:
+                return await self._source.committed(partitions), await self._source.end(partitions)
+            except Exception as error:
+                log.warning("%s: can't ask for what is committed (%s), trying again", self.name, type(error).__name__)
+                await asyncio.sleep(pause_s)
+        try:
+            return await self._source.committed(partitions), await self._source.end(partitions)
+        except Exception as error:
+            self._broken = f"{self.name}: was given partitions and can't read what is committed ({type(error).__name__})"
+            raise
 
     async def _take(self) -> None:
         failures = 0

@@ -11,9 +11,6 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _GENAI_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS = tuple(float(4**power) for power in range(14))
 
-HTTP_REQUESTS = Counter(
-    "sluice_http_requests_total", "requests answered, by route and status class", ("route", "status"), registry=REGISTRY
-)
 ADMITTED = Counter("sluice_jobs_admitted_total", "jobs admitted", ("lane", "door"), registry=REGISTRY)
 REFUSED = Counter("sluice_jobs_refused_total", "requests refused at admission", ("code",), registry=REGISTRY)
 ENDED = Counter("sluice_jobs_ended_total", "jobs ended, by the stage that ended them", ("stage", "status"), registry=REGISTRY)

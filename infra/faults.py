@@ -1,0 +1,48 @@
+"""From errors to HTTP: the one place where a fault becomes a response."""
+
+import json
+import logging
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.errors import Fault, InternalError, NotFound, SluiceError
+
+log = logging.getLogger(__name__)
+
+
+def error_response(fault: Fault, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in OpenAI's shape, with what tells SDKs whether and when to try again."""
+    return Response(json.dumps(fault.openai()), fault.status, {**(headers or {}), **retry_headers(fault)}, "application/json")
+
+
+def retry_headers(fault: Fault) -> dict[str, str]:
+    """`retry-after` in whole seconds and `x-should-retry`, as far as the fault knows them."""
+    headers: dict[str, str] = {}
+    if fault.retry_after_s is not None:
+        headers["retry-after"] = str(fault.retry_after_s)
+    if fault.should_retry is not None:
+        headers["x-should-retry"] = "true" if fault.should_retry else "false"
+    return headers
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """The handler for whatever an endpoint raises."""
+    match error:
+        case SluiceError():
+            return error_response(error.fault())
+        case HTTPException(status_code=405):
+            return error_response(_with_status(405, f"{request.method} is not supported at {request.url.path}"), error.headers)
+        case HTTPException(status_code=404):
+            return error_response(NotFound(f"Unknown request URL: {request.method} {request.url.path}").fault())
+        case HTTPException(status_code=status, detail=detail):
+            return error_response(_with_status(status, detail), error.headers)
+        case _:
+            log.error("an endpoint failed: %s %s", request.method, request.url.path, exc_info=error)
+            return error_response(InternalError("The gateway failed on this request. Try again.").fault())
+
+
+def _with_status(status: int, message: str) -> Fault:
+    return Fault(status=status, type="invalid_request_error", message=message)

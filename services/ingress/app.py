@@ -1,0 +1,65 @@
+"""Ingress: a job is admitted, and answered. Doors, subscriptions, wiring; nothing else."""
+
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Route
+
+from infra.kafka.inbox import Inbox
+from infra.kafka.stage import Stage
+from infra.platform import Platform
+from schemas.job import Api
+from schemas.topics import Lane, door_topic
+from services.ingress.door import Door
+from services.ingress.handler import Admissions, Answers
+from services.ingress.http.completions import Completions
+from services.ingress.http.documents import asyncapi_json, openapi_json
+from services.ingress.http.job_tokens import Tokens
+from services.ingress.http.models import Models
+
+
+class Ingress:
+    """The HTTP door, the Kafka door, and the inbox for answers."""
+
+    name = "ingress"
+
+    def __init__(self, platform: Platform) -> None:
+        post = platform.post(self.name)
+        self._platform = platform
+        self._inbox = Inbox(
+            platform.kafka, platform.redis, platform.files, f"ingress-{platform.owner}", platform.settings.max_waiting
+        )
+        admissions = Admissions(platform)
+        answers = Answers(platform, self._inbox, post, platform.records(self.name))
+        completions = Completions(platform, admissions, answers)
+        models = Models(admissions, platform.control.table)
+        tokens = Tokens(admissions, platform.tokens, platform.clock)
+        door = Door(platform, admissions, platform.tokens, post)
+        source = platform.source("door", *(door_topic(lane) for lane in Lane))
+        self._stage = Stage("door", source, door.work, platform.settings.concurrency)
+        self.routes: Sequence[BaseRoute] = [
+            Route("/v1/chat/completions", completions.endpoint(Api.CHAT), methods=["POST"]),
+            Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),
+            Route("/v1/models", models.list),
+            Route("/v1/models/{model:path}", models.retrieve),
+            Route("/v1/job_tokens", tokens.mint, methods=["POST"]),
+            Route("/openapi.json", openapi_json),
+            Route("/asyncapi.json", asyncapi_json),
+        ]
+
+    async def start(self) -> None:
+        await self._inbox.start()
+        await self._stage.start()
+
+    def not_ready(self) -> str | None:
+        return self._inbox.not_ready() or self._stage.not_ready()
+
+    async def drain(self) -> None:
+        await self._stage.drain(self._platform.settings.drain_s)
+
+    async def stop(self) -> None:
+        await self._stage.stop()
+        await self._inbox.stop()
+
+
+def build(platform: Platform) -> Ingress:
+    return Ingress(platform)

@@ -1,0 +1,116 @@
+"""The Kafka door: one line of OpenAI's batch input a record, a job token in its header; nothing else of it is believed."""
+
+import asyncio
+import logging
+
+from pydantic import TypeAdapter, ValidationError
+
+from infra.credentials import JobTokens
+from infra.kafka.envelope import Poison, explain, header
+from infra.kafka.log import Incoming, Partition
+from infra.kafka.post import Post
+from infra.kafka.stage import lane_of
+from infra.platform import Platform
+from infra.telemetry import metrics, spans
+from schemas.base import JsonObject
+from schemas.batch import URL_TO_API, BatchLine, BatchResponse, BatchResult
+from schemas.errors import InvalidKey, InvalidRequest, RateLimited, SluiceError, Unavailable
+from schemas.ids import uuid7_hex
+from schemas.job import ReplyTo
+from schemas.topics import Lane
+from services.ingress.handler import Admissions, Request, refused
+from services.ingress.policy import Identity
+
+log = logging.getLogger(__name__)
+
+_STRUCTURED = "application/cloudevents+json"
+_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+_MAX_WAIT_S = 30.0
+
+
+class Door:
+    """Admits what stands on `sluice.jobs.{lane}`."""
+
+    def __init__(self, platform: Platform, admissions: Admissions, tokens: JobTokens, post: Post) -> None:
+        self._platform = platform
+        self._admissions = admissions
+        self._tokens = tokens
+        self._post = post
+
+    async def work(self, record: Incoming, suspect: bool) -> None:
+        """Admits one record, or answers it, or puts it aside with the reason."""
+        identity = self._identify(record)
+        line = identity if isinstance(identity, Poison) else read_line(record)
+        if isinstance(identity, Poison) or isinstance(line, Poison):
+            reason = identity if isinstance(identity, Poison) else line
+            assert isinstance(reason, Poison)
+            log.warning("door: %s from %s/%d@%d", reason.reason, record.topic, record.partition, record.offset)
+            await self._post.dead(record, reason)
+            return
+        job_id = self._job_id(record)
+        given = header(record.headers, "traceparent")
+        parent = given if spans.is_traceparent(given) else ""
+        with self._platform.tracing.span(f"receive {record.topic}", parent, "consumer") as traceparent:
+            await self._admit(identity, line, lane_of(Partition(record.topic, record.partition)), job_id, traceparent)
+
+    async def _admit(self, identity: Identity, line: BatchLine, lane: Lane, job_id: str, traceparent: str) -> None:
+        try:
+            request = to_request(line, lane)
+            while True:
+                try:
+                    admitted = await self._admissions.admit(identity, request, ReplyTo(kind="results"), job_id)
+                    break
+                except (RateLimited, Unavailable) as error:
+                    # Whoever came through the queue waits; only who holds a connection is told to come again.
+                    await asyncio.sleep(min(error.retry_after_s or 1, _MAX_WAIT_S))
+        except SluiceError as error:
+            await self._post.refuse(identity.team.name, _refusal(job_id, line.custom_id, refused(error)), traceparent)
+            return
+        metrics.ADMITTED.labels(lane.value, "kafka").inc()
+        await self._post.forward(admitted.job, traceparent)
+
+    def _identify(self, record: Incoming) -> Identity | Poison:
+        scheme, _, token = header(record.headers, "authorization").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return Poison("no_token", "the record has no header `authorization: Bearer <job token>`")
+        claims = self._tokens.verify(token.strip(), self._platform.clock() // 1000)
+        if claims is None:
+            return Poison("invalid_token", "the job token is not ours or has expired: mint one with POST /v1/job_tokens")
+        try:
+            return self._admissions.identify_by_id(claims.key_id)
+        except InvalidKey:
+            return Poison("revoked_key", "the virtual key that the job token was minted from is gone")
+
+    def _job_id(self, record: Incoming) -> str:
+        """The same for a record that is delivered twice, and not to be guessed."""
+        born_ms = record.timestamp if record.timestamp > 0 else self._platform.clock()
+        bits = self._platform.signer.derive("door", record.topic, str(record.partition), str(record.offset))
+        return f"job_{uuid7_hex(born_ms, bits)}"
+
+
+def read_line(record: Incoming) -> BatchLine | Poison:
+    """The line in a record, also if it came as a structured CloudEvent."""
+    if not record.value:
+        return Poison("empty", "the record has no value")
+    try:
+        if header(record.headers, "content-type").startswith(_STRUCTURED):
+            return BatchLine.model_validate(_OBJECT.validate_json(record.value).get("data"))
+        return BatchLine.model_validate_json(record.value)
+    except ValidationError as error:
+        return Poison("invalid_line", f"not a line of batch input: {explain(error)}")
+
+
+def to_request(line: BatchLine, lane: Lane) -> Request:
+    """The request in the words of admission. Raises InvalidRequest for what a line can't ask for."""
+    api = URL_TO_API.get(line.url)
+    if api is None:
+        raise InvalidRequest(f"`{line.url[:100]}` can't be asked for here; one of {', '.join(URL_TO_API)} can", param="url")
+    if line.body.get("stream"):
+        raise InvalidRequest("A line of a batch can't be streamed: leave `stream` out", param="body.stream")
+    return Request(api=api, body=line.body, lane=lane, custom_id=line.custom_id)
+
+
+def _refusal(job_id: str, custom_id: str, error: SluiceError) -> BatchResult:
+    fault = error.fault()
+    response = BatchResponse(status_code=fault.status, request_id=job_id, body=fault.openai())
+    return BatchResult(id=f"batch_req_{job_id.removeprefix('job_')}", custom_id=custom_id, response=response)

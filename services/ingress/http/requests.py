@@ -1,0 +1,84 @@
+"""From an HTTP request to a `Request` of ours: credentials, headers, the body within its limit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+
+from infra.telemetry.spans import is_traceparent
+from schemas.base import JsonObject
+from schemas.errors import InvalidKey, InvalidRequest, RequestTooLarge
+from schemas.job import Api
+from services.ingress import policy
+from services.ingress.handler import CallerGone, Request
+
+MAX_DEPTH_HINT = "The body must be one JSON object."
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a body may be at most, in bytes."""
+
+    max_body_bytes: int
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The credential of a request (`Authorization: Bearer` or `x-api-key`). Raises InvalidKey."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    if key := headers.get("x-api-key"):
+        return key.strip()
+    raise InvalidKey("You didn't provide an API key. Send it as `Authorization: Bearer sk-sl-…`.")
+
+
+async def read_body(request: HttpRequest, max_bytes: int) -> bytes:
+    """The body. Raises RequestTooLarge before it is read whole, CallerGone if the client leaves in the middle."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InvalidRequest("Compressed request bodies are not accepted; send plain JSON.", param="content-encoding")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise CallerGone from None
+    return b"".join(chunks)
+
+
+def too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is too large: at most {max_bytes:,} bytes are accepted.")
+
+
+def parse_object(body: bytes) -> JsonObject:
+    """The JSON object in a body. Raises InvalidRequest."""
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+    except (ValueError, ValidationError) as error:
+        raise InvalidRequest(f"We could not parse the JSON body of your request: {error}") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(MAX_DEPTH_HINT)
+    return parsed  # pyright: ignore[reportUnknownVariableType]
+
+
+def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, default_traceparent: str) -> Request:
+    """The request in the words of admission. Raises InvalidRequest for a header that can't be."""
+    given = headers.get("traceparent", "")
+    return Request(
+        api=api,
+        body=body,
+        lane=policy.lane(headers.get("x-sluice-lane")),
+        timeout_header=headers.get("x-sluice-timeout"),
+        cache=policy.cache_request(headers.get("cache-control"), headers.get("x-sluice-cache-ttl")),
+        labels=policy.labels(headers.get("x-sluice-metadata")),
+        traceparent=given if is_traceparent(given) else default_traceparent,
+    )

@@ -1,0 +1,142 @@
+"""What admission decides: who may ask for what, which stages the job goes through, what to say on refusal. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.base import JsonObject
+from schemas.control import Organization, Team, VirtualKey
+from schemas.errors import InvalidRequest, ModelNotFound, NotAllowed
+from schemas.job import Api, CacheRequest, Caller, Labels
+from schemas.policy import EffectivePolicy, Policy, inherit
+from schemas.slip import RoutingSlip, Stage
+from schemas.topics import Lane
+
+MAX_METADATA_BYTES = 4096
+MAX_METADATA_MEMBERS = 16
+MAX_TIMEOUT_S = 86_400.0
+_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, and every level whose policy applies."""
+
+    organization: Organization
+    team: Team
+    key: VirtualKey
+
+    def caller(self) -> Caller:
+        return Caller(
+            organization=self.organization.name,
+            team=self.team.name,
+            project=self.key.project,
+            environment=self.key.environment,
+            key_id=self.key.id,
+            user=self.key.user,
+        )
+
+    def levels(self) -> tuple[Policy, Policy, Policy]:
+        return (self.organization.policy, self.team.policy, self.key.policy)
+
+    def policy(self) -> EffectivePolicy:
+        """The effective policy; its version names the version of each document it was made from."""
+        version = f"{self.organization.version}.{self.team.version}.{self.key.version}"
+        return inherit(self.levels(), version)
+
+    def rates(self) -> list[tuple[str, int]]:
+        """Requests per minute at each level that has a limit: (scope, limit), the farthest first."""
+        scopes = (f"organization/{self.organization.name}", f"team/{self.team.name}", f"key/{self.key.id}")
+        limits = (level.limits.requests_per_minute for level in self.levels())
+        return [(scope, limit) for scope, limit in zip(scopes, limits, strict=True) if limit is not None]
+
+
+def slip(policy: EffectivePolicy, cache: CacheRequest) -> RoutingSlip:
+    """The stages a job goes through: one that the policy doesn't want costs no hop."""
+    stages = [Stage.GUARD] if policy.guard.actions else []
+    if policy.cache.enabled and (cache.read or cache.write):
+        stages.append(Stage.CACHE)
+    return (*stages, Stage.ROUTER)
+
+
+def check_model(model: str, policy: EffectivePolicy, known: Mapping[str, object]) -> None:
+    """Raises ModelNotFound or NotAllowed with a sentence that says what may be asked for."""
+    if model not in known:
+        names = ", ".join(sorted(known)[:10]) or "none: apply a config with a model_list"
+        raise ModelNotFound(f"The model `{model[:100]}` does not exist. Known models: {names}", param="model")
+    if policy.models is not None and model not in policy.models:
+        allowed = ", ".join(policy.models) or "none"
+        raise NotAllowed(f"This key may not use the model `{model[:100]}`. It may use: {allowed}", param="model")
+
+
+def lane(header: str | None) -> Lane:
+    """`x-sluice-lane`; interactive unless said otherwise. Raises InvalidRequest."""
+    try:
+        return Lane(header) if header else Lane.INTERACTIVE
+    except ValueError:
+        raise InvalidRequest("x-sluice-lane must be `interactive` or `batch`", param="x-sluice-lane") from None
+
+
+def timeout_s(header: str | None, policy: EffectivePolicy, default_s: float) -> float:
+    """`x-sluice-timeout` in seconds, else the policy's, else the default. Raises InvalidRequest."""
+    if header is None:
+        return policy.timeout_s or default_s
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise InvalidRequest("x-sluice-timeout must be a number of seconds above 0, at most 86400", param="x-sluice-timeout")
+    return seconds
+
+
+def cache_request(cache_control: str | None, ttl: str | None) -> CacheRequest:
+    """What `cache-control` (RFC 9111: no-cache, no-store, max-age) and `x-sluice-cache-ttl` ask for. Raises InvalidRequest."""
+    directives = {part.strip().lower() for part in (cache_control or "").split(",") if part.strip()}
+    max_age = next((d.removeprefix("max-age=") for d in directives if d.startswith("max-age=")), None)
+    if max_age is not None and not max_age.isdecimal():
+        raise InvalidRequest("cache-control: max-age must be a whole number of seconds", param="cache-control")
+    if ttl is not None and not (ttl.isdecimal() and 1 <= int(ttl) <= 30 * 86_400):
+        raise InvalidRequest("x-sluice-cache-ttl must be 1 to 2592000 seconds", param="x-sluice-cache-ttl")
+    store = "no-store" not in directives
+    return CacheRequest(
+        read=store and "no-cache" not in directives,
+        write=store,
+        max_age_s=int(max_age) if max_age is not None else None,
+        ttl_s=int(ttl) if ttl is not None else None,
+    )
+
+
+def labels(header: str | None) -> Labels:
+    """`x-sluice-metadata`: a JSON object of short texts; `feature` and `segment` have columns of their own.
+
+    Raises InvalidRequest.
+    """
+    if not header:
+        return Labels()
+    try:
+        given = _OBJECT.validate_json(header) if len(header) <= MAX_METADATA_BYTES else None
+    except ValidationError:
+        given = None
+    if given is None or len(given) > MAX_METADATA_MEMBERS:
+        raise InvalidRequest(
+            f"x-sluice-metadata must be a JSON object of at most {MAX_METADATA_MEMBERS} members and {MAX_METADATA_BYTES} bytes",
+            param="x-sluice-metadata",
+        )
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
+    feature, segment = texts.pop("feature", ""), texts.pop("segment", "")
+    return Labels(feature=feature, segment=segment, metadata=texts)
+
+
+def operation(api: Api) -> str:
+    """OpenTelemetry's `gen_ai.operation.name`."""
+    return "chat" if api is Api.CHAT else "embeddings"
+
+
+def refusal(scope: str, limit: int, retry_s: int) -> str:
+    """The sentence for a caller over a rate limit."""
+    level, _, name = scope.partition("/")
+    of = "this key" if level == "key" else f"{level} {name}"
+    return f"Rate limit reached for {of}: {limit} requests per minute. Try again in {retry_s} s."
