@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from infra.clock import Clock
 from infra.files import FileStore
@@ -27,7 +28,8 @@ from schemas.slip import Stage as StageName
 log = logging.getLogger(__name__)
 
 MAX_DELIVERIES = 3
-_RETRY_S = 0.25
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,11 @@ Handler = Callable[[Job, Delivery], Awaitable[Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class Carriage:
-    """The work of a job stage. `leased` stages (the router) count and recognise deliveries themselves."""
+    """The work of a job stage.
+
+    `leased` stages (the router) recognise deliveries by their lease. When a job may have been delivered before, they also look
+    at its deadline themselves, after the lease: an answer that was kept before a death is published even if it is late.
+    """
 
     stage: StageName
     handler: Handler
@@ -77,24 +83,15 @@ class Carriage:
     clock: Clock
     tracing: spans.Tracing
     leased: bool = False
+    retry_s: float = 0.25
 
     async def work(self, record: Incoming, suspect: bool) -> None:
         """Works on one record to its acknowledged end; what can't be handled goes to the dead letters."""
-        message = await read_job(record, self.files, self.signer, self.stage)
-        if isinstance(message, Poison):
-            log.warning("%s: %s from %s: %s", self.stage.value, message.reason, record.topic, message.detail)
-            await self.post.dead(record, message)
+        job = await read_job(record, self.files, self.signer, self.stage)
+        if isinstance(job, Poison):
+            log.warning("%s: %s from %s: %s", self.stage.value, job.reason, record.topic, job.detail)
+            await self.post.dead(record, job)
             return
-        while True:
-            try:
-                await self._pass(message, record, suspect)
-                return
-            except RedisUnavailable as error:
-                # The job keeps its place until Redis is back or its deadline has passed.
-                log.warning("%s: %s; %s waits", self.stage.value, error, message.id)
-                await asyncio.sleep(_RETRY_S)
-
-    async def _pass(self, job: Job, record: Incoming, suspect: bool) -> None:
         attributes = {
             spans.MESSAGING_SYSTEM: "kafka",
             spans.MESSAGING_DESTINATION: record.topic,
@@ -106,63 +103,75 @@ class Carriage:
         }
         parent = header(record.headers, H_TRACEPARENT)
         with self.tracing.span(f"{self.stage.value} {job.lane.value}", parent, "consumer", attributes) as traceparent:
-            if suspect and not self.leased and not await self._may_go_on(job, record, traceparent):
-                metrics.REDELIVERED.labels(self.stage.value).inc()
-                return
-            await self._carry_out(job, await self._decide(job, Delivery(traceparent, suspect)), traceparent)
+            await self._pass(job, record, Delivery(traceparent, suspect))
 
-    async def _decide(self, job: Job, delivery: Delivery) -> Outcome:
-        status = JobStatus.FAILED
-        if self.clock() >= job.deadline_ms:
-            status, fault = JobStatus.EXPIRED, deadline_passed(job, self.stage.value)
+    async def _pass(self, job: Job, record: Incoming, delivery: Delivery) -> None:
+        if delivery.suspect and not self.leased and not await self._may_go_on(job, record, delivery):
+            metrics.REDELIVERED.labels(self.stage.value).inc()
+            return
+        decision = await self._patiently(job, lambda: self._decide(job, delivery))
+        if isinstance(decision, Fault):
+            await self._fail(job, record, decision, delivery)
+        elif isinstance(decision, Finish) and not self.leased:
+            await self._finish_once(job, record, decision, delivery)
         else:
-            try:
-                outcome = await self.handler(job, delivery)
-            except SluiceError as error:
-                fault = error.fault()
-            except RedisUnavailable:
-                raise
-            except Exception:
-                log.exception("%s: the handler failed on %s", self.stage.value, job.id)
-                fault = InternalError(f"The {self.stage.value} failed on this request; it is on record as {job.id}").fault()
-            else:
-                # A leased stage ends only what its lease entitles it to.
-                return outcome if self.leased or not isinstance(outcome, Finish) else await self._gated(job, outcome, delivery)
-        return await self._gated(job, self._end(job, status, fault, delivery), delivery)
+            # What a leased stage ends itself, its lease entitles it to.
+            await self._carry_out(job, decision, delivery)
 
-    async def _gated(self, job: Job, finish: Finish, delivery: Delivery) -> Finish | Nothing:
-        entitled = await self.records.may_end(job.id, self._rest_ms(job), suspect=delivery.suspect)
-        return finish if entitled else Nothing()
+    async def _decide(self, job: Job, delivery: Delivery) -> Outcome | Fault:
+        """What the handler says, or the fault that ends the job because it couldn't say."""
+        if self.clock() >= job.deadline_ms and not (self.leased and delivery.suspect):
+            return deadline_passed(job, self.stage.value)
+        try:
+            return await self.handler(job, delivery)
+        except RedisUnavailable:
+            raise
+        except SluiceError as error:
+            return error.fault()
+        except Exception:
+            log.exception("%s: the handler failed on %s", self.stage.value, job.id)
+            return InternalError(f"The {self.stage.value} failed on this request; it is on record as {job.id}").fault()
 
-    def _end(self, job: Job, status: JobStatus, fault: Fault, delivery: Delivery) -> Finish:
+    async def _may_go_on(self, job: Job, record: Incoming, delivery: Delivery) -> bool:
+        """False for a job that has ended, or that was begun so often that it must be what kills the process."""
+        seen = await self._patiently(job, lambda: self.records.seen(job.id, self._rest_ms(job)))
+        if seen > MAX_DELIVERIES:
+            fault = InternalError(f"The job was begun {MAX_DELIVERIES} times without an end and was put aside").fault()
+            await self._fail(job, record, fault, delivery)
+            await self.post.dead(record, Poison("deliveries", f"delivered more than {MAX_DELIVERIES} times without an end"))
+        return 0 < seen <= MAX_DELIVERIES
+
+    async def _fail(self, job: Job, record: Incoming, fault: Fault, delivery: Delivery) -> None:
+        status = JobStatus.EXPIRED if fault.code == DeadlineExceeded.code else JobStatus.FAILED
         trace_id = spans.trace_id(delivery.traceparent)
         completion = completion_of(job, status, self.stage.value, self.clock(), fault=fault, trace_id=trace_id)
-        return Finish(completion, Failed(fault=fault, served=Served(model=job.model, cache=completion.cache)))
+        last = Failed(fault=fault, served=Served(model=job.model, cache=completion.cache))
+        await self._finish_once(job, record, Finish(completion, last), delivery)
 
-    async def _carry_out(self, job: Job, outcome: Outcome, traceparent: str) -> None:
+    async def _finish_once(self, job: Job, record: Incoming, finish: Finish, delivery: Delivery) -> None:
+        copy = f"{record.topic}/{record.partition}@{record.offset}"
+        if await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy)):
+            await self._carry_out(job, finish, delivery)
+
+    async def _carry_out(self, job: Job, outcome: Outcome, delivery: Delivery) -> None:
         match outcome:
             case Forward(job=onward):
-                await self.post.forward(onward, traceparent)
+                await self.post.forward(onward, delivery.traceparent)
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq):
-                await self.post.finish(job, completion, last, attempt, seq, traceparent)
+                await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
-                await self.records.done(job.id, self._rest_ms(job), keep_answer=keep)
+                await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
             case Nothing():
                 return
 
-    async def _may_go_on(self, job: Job, record: Incoming, traceparent: str) -> bool:
-        """False for a job that has ended, or that was begun so often that it must be what kills the process."""
-        seen = await self.records.seen(job.id, self._rest_ms(job))
-        if seen == 0:
-            return False
-        if seen > MAX_DELIVERIES:
-            fault = InternalError(f"The job was begun {MAX_DELIVERIES} times without an end and was put aside").fault()
-            delivery = Delivery(traceparent, suspect=True)
-            ended = await self._gated(job, self._end(job, JobStatus.FAILED, fault, delivery), delivery)
-            await self._carry_out(job, ended, traceparent)
-            await self.post.dead(record, Poison("deliveries", f"delivered more than {MAX_DELIVERIES} times without an end"))
-            return False
-        return True
+    async def _patiently(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks until Redis answers: meanwhile the job keeps its place. Each step by itself, so that none is done twice."""
+        while True:
+            try:
+                return await ask()
+            except RedisUnavailable as error:
+                log.warning("%s: %s; %s waits", self.stage.value, error, job.id)
+                await asyncio.sleep(self.retry_s)
 
     def _rest_ms(self, job: Job) -> int:
         return job.deadline_ms - self.clock()

@@ -5,6 +5,10 @@ local size = redis.call('STRLEN', KEYS[1])
 if size == 0 then
   return 0
 end
+if size > tonumber(ARGV[2]) then
+  redis.call('DEL', KEYS[1])
+  return 0
+end
 redis.call('RENAME', KEYS[1], KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 redis.call('RPUSH', KEYS[3], size .. ' ' .. KEYS[2])

@@ -70,12 +70,13 @@ class JobRecords:
         """Keeps the answer before it is published: a death in between costs a republish, not a second call."""
         await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0))
 
-    async def may_end(self, job_id: str, rest_ms: int, *, suspect: bool) -> bool:
+    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> bool:
         """True if this copy of the job may end it, which is then noted; False if another copy has, or is at work.
 
-        A job may stand in a topic twice, when a stage died between sending it on and committing.
+        A job may stand in a topic twice, when a stage died between sending it on and committing. `copy` names the record
+        (topic/partition@offset), so that the same copy is entitled again after a lost answer or a death.
         """
-        args = (self._owner, self._life, _life_ms(rest_ms), int(suspect))
+        args = (copy, self._owner, self._life, _life_ms(rest_ms))
         return bool(await self._redis.run(_END, _keys(job_id)[:1], args))
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
