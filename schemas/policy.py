@@ -85,7 +85,7 @@ def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
     Guard actions are merged kind by kind, so that a team that adds one rule keeps the organization's others; allowed
     models narrow at each level and never widen; everything else is taken whole from the nearest level that says it.
     """
-    guard = dict(DEFAULT_GUARD.actions)
+    guard: dict[FindingKind, GuardAction] = dict(DEFAULT_GUARD.actions)
     cache, models, timeout_s = CachePolicy(), None, None
     for level in levels:
         guard |= level.guard.actions if level.guard else {}
@@ -93,7 +93,7 @@ def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
         timeout_s = level.timeout_s or timeout_s
         if level.models is not None:
             models = level.models if models is None else tuple(m for m in level.models if m in models)
-    actions = {kind: action for kind, action in guard.items() if action is not GuardAction.ALLOW}
+    actions: dict[FindingKind, GuardAction] = {kind: action for kind, action in guard.items() if action is not GuardAction.ALLOW}
     return EffectivePolicy(
         version=version,
         guard=GuardPolicy(actions=actions),

@@ -14,11 +14,12 @@ from stdnum.ch import ssn as ahv
 from stdnum.cn import ric
 from stdnum.dk import cpr
 from stdnum.es import dni, nie
+from stdnum.exceptions import ValidationError
 from stdnum.fi import hetu
 from stdnum.fr import nir
 from stdnum.gb import nhs
 from stdnum.in_ import aadhaar, pan
-from stdnum.iso7064 import mod_11_10
+from stdnum.iso7064 import mod_11_2, mod_11_10
 from stdnum.it import codicefiscale
 from stdnum.kr import rrn
 from stdnum.mx import curp
@@ -70,6 +71,15 @@ def _idnr(number: str) -> bool:
     return number[0] != "0" and mod_11_10.is_valid(number)
 
 
+def _ric(number: str) -> bool:
+    # Not ric.is_valid: its look-up of the birth place raises KeyError on places it only half knows.
+    try:
+        ric.get_birth_date(number)
+    except ValidationError:
+        return False
+    return mod_11_2.is_valid(number)
+
+
 def _hetu(number: str) -> bool:
     # Since 2023 more letters may stand for the century; the checksum does not look at them.
     sign = "-" if number[6] in "-YXWVU" else "A" if number[6] in "ABCDEF" else "+"
@@ -97,7 +107,7 @@ DETECTORS = (
     _detector("gb_nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", nhs.is_valid, "nhs|national health"),
     _detector("sg_nric", r"[STFGM]\d{7}[A-Z]", _nric),
     _detector("ch_ahv", r"756[. ]?\d{4}[. ]?\d{4}[. ]?\d{2}", ahv.is_valid),
-    _detector("cn_ric", r"[1-8]\d{16}[0-9Xx]", ric.is_valid),
+    _detector("cn_ric", r"[1-8]\d{16}[0-9Xx]", _ric),
     _detector("kr_rrn", r"\d{6}-[1-8]\d{6}", rrn.is_valid),
     _detector("mx_curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d", curp.is_valid),
     _detector("nl_bsn", r"\d{4}[. ]?\d{2}[. ]?\d{3}", bsn.is_valid, "bsn|burgerservice|sofi"),
