@@ -108,7 +108,7 @@ DETECTORS = (
     _detector("sg_nric", r"[STFGM]\d{7}[A-Z]", _nric),
     _detector("ch_ahv", r"756[. ]?\d{4}[. ]?\d{4}[. ]?\d{2}", ahv.is_valid),
     _detector("cn_ric", r"[1-8]\d{16}[0-9Xx]", _ric),
-    _detector("kr_rrn", r"\d{6}-[1-8]\d{6}", rrn.is_valid),
+    _detector("kr_rrn", r"\d{6}-\d{7}", rrn.is_valid),
     _detector("mx_curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d", curp.is_valid),
     _detector("nl_bsn", r"\d{4}[. ]?\d{2}[. ]?\d{3}", bsn.is_valid, "bsn|burgerservice|sofi"),
     _detector("pl_pesel", r"\d{11}", pesel.is_valid, "pesel"),
