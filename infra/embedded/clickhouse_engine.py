@@ -137,6 +137,8 @@ class Engine:
 
     def run(self, statement: Statement) -> Answer:
         """Raises EngineError."""
+        if not statement.sql.strip():
+            raise refusal(62, "Syntax error: Empty query", "SYNTAX_ERROR")
         handle = self._open()
         try:
             if statement.readonly:
