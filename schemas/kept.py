@@ -8,10 +8,14 @@ from schemas.reply import Answer
 
 
 class Kept(Message):
-    """`answer` for a plain job; `stream` holds the events of a stream, as they went out."""
+    """`answer` for a plain job; `stream` holds the events of a stream, as they went out.
+
+    `seq` is the number of the stream's last event, for whoever has to send that again.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.kept.v1"
 
     completion: Completion
     answer: Answer | None = None
     stream: tuple[str, ...] = ()
+    seq: int = 0

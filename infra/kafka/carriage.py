@@ -62,7 +62,14 @@ class Nothing:
     """Somebody else ended the job, or nobody waits for it: nothing is to be sent."""
 
 
-Outcome = Forward | Finish | Nothing
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """Somebody else ended the job meanwhile; what it cost here is told all the same, and nobody is answered twice."""
+
+    completion: Completion
+
+
+Outcome = Forward | Finish | Booked | Nothing
 Handler = Callable[[Job, Delivery], Awaitable[Outcome]]
 
 
@@ -161,6 +168,8 @@ class Carriage:
                 await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
                 await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
+            case Booked(completion=completion):
+                await self.post.book(completion, delivery.traceparent)
             case Nothing():
                 return
 

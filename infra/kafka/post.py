@@ -52,21 +52,20 @@ class Post:
 
     async def reply(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> None:
         """Sends one event to whoever waits for the job."""
-        await (await self._handed_over(self._reply_record(job, event, attempt, seq, traceparent)))
+        await (await self.begin_reply(job, event, attempt, seq, traceparent))
+
+    async def begin_reply(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> Awaitable[object]:
+        """Hands one event over, in order with those before; what it gives is done when the event is acknowledged."""
+        return await self._handed_over(self._reply_record(job, event, attempt, seq, traceparent))
+
+    async def book(self, completion: Completion, traceparent: str) -> None:
+        """Sends the completion alone: for the books, of a job that somebody else has answered."""
+        await self._send(self._completion_record(completion, traceparent))
 
     async def finish(self, job: Job, completion: Completion, last: Event, attempt: int, seq: int, traceparent: str) -> None:
         """Sends the last event and the completion, in that order, and waits for both."""
         reply = self._reply_record(job, last, attempt, seq, traceparent)
-        completed = encode(
-            completion,
-            topic=COMPLETIONS.name,
-            key=completion.job_id,
-            event_id=completion.job_id,
-            source=self.source,
-            now_ms=completion.ended_ms,
-            traceparent=traceparent,
-            subject=completion.job_id,
-        )
+        completed = self._completion_record(completion, traceparent)
         await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
         metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
 
@@ -94,6 +93,18 @@ class Post:
         ]
         await self._send(Outgoing(DEAD.name, record.key or origin.encode(), record.value or b"", _text_only(headers)))
         metrics.DEAD.labels(self.source, poison.reason).inc()
+
+    def _completion_record(self, completion: Completion, traceparent: str) -> Outgoing:
+        return encode(
+            completion,
+            topic=COMPLETIONS.name,
+            key=completion.job_id,
+            event_id=completion.job_id,
+            source=self.source,
+            now_ms=completion.ended_ms,
+            traceparent=traceparent,
+            subject=completion.job_id,
+        )
 
     def _reply_record(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> Outgoing:
         if job.reply_to.kind == "results":

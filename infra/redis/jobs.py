@@ -19,17 +19,22 @@ _END = Script.load("end")
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
 
-LeaseState = Literal["granted", "done", "abandoned", "answered", "leased", "interrupted", "exhausted"]
+LeaseState = Literal["granted", "done", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What the lease script said. `n`: number of this attempt (granted), or of those made; `left_ms`: of another's lease."""
+    """What the lease script said. `n`: number of this attempt (granted), or of those made; `left_ms`: of another's lease.
+
+    `notes` are those of the attempts made before, by a life that is over. Who is told granted, interrupted, exhausted,
+    abandoned or answered holds the lease and has to end the job; ending: a copy at another stage does.
+    """
 
     state: LeaseState
     n: int = 0
     left_ms: int = 0
     answer: bytes = b""
+    notes: tuple[str, ...] = ()
 
 
 class JobRecords:
@@ -40,19 +45,27 @@ class JobRecords:
         self._owner = owner
         self._life = life
 
-    async def lease(self, job_id: str, rest_ms: int, *, lease_ms: int, attempts: int) -> Lease:
-        """Asks for the right to call a provider, at most `attempts` times in all. `rest_ms`: until the job's deadline."""
-        args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts)
+    async def lease(
+        self, job_id: str, rest_ms: int, *, lease_ms: int, attempts: int, ask: str = "", held: int = 0, note: str = ""
+    ) -> Lease:
+        """Asks for the right to call a provider, at most `attempts` times in all. `rest_ms`: until the job's deadline.
+
+        `ask` names the question within this life: asked again after RedisUnavailable, it gets the same answer and not one more
+        attempt. `held`: the attempt that this life has made and that is over; the next one is granted at once, while for anybody
+        else the job stays leased. `note` says what will be called, for whoever has to tell of this attempt after our death.
+        """
+        args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts, ask, held, note)
         result = cast("list[bytes | int]", await self._redis.run(_LEASE, _keys(job_id), args))
         state = cast("LeaseState", cast("bytes", result[0]).decode())
         match state:
-            case "granted" | "interrupted" | "exhausted":
-                return Lease(state, n=int(result[1]))
+            case "granted" | "interrupted" | "exhausted" | "abandoned":
+                notes = tuple(cast("bytes", note).decode() for note in result[2:])
+                return Lease(state, n=int(result[1]), notes=notes)
             case "leased":
                 return Lease(state, left_ms=int(result[1]))
             case "answered":
                 return Lease(state, answer=cast("bytes", result[1]))
-            case "done" | "abandoned":
+            case "done" | "ending":
                 return Lease(state)
 
     async def renew(self, job_ids: Collection[str], lease_ms: int) -> None:
@@ -62,13 +75,20 @@ class JobRecords:
             keys = [f"job:{job_id}" for job_id in ids[start : start + _RENEW_AT_ONCE]]
             await self._redis.run(_RENEW, keys, (self._owner, self._life, lease_ms))
 
+    async def release(self, job_id: str) -> None:
+        """Gives a lease back, so that the next who asks need not wait for its end."""
+        await self.renew((job_id,), 0)
+
     async def streamed(self, job_id: str) -> None:
         """The first token went out: from now on no second attempt may begin."""
         await self._redis.run(_MARK, _keys(job_id), ("streamed", 0, "", 0))
 
-    async def answered(self, job_id: str, rest_ms: int, answer: bytes) -> None:
-        """Keeps the answer before it is published: a death in between costs a republish, not a second call."""
-        await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0))
+    async def answered(self, job_id: str, rest_ms: int, answer: bytes) -> bool:
+        """Keeps the answer before it is published: a death in between costs a republish, not a second call.
+
+        False if the job was answered or ended before, by whoever took it over when our lease had lapsed.
+        """
+        return bool(await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0)))
 
     async def may_end(self, job_id: str, rest_ms: int, copy: str) -> bool:
         """True if this copy of the job may end it, which is then noted; False if another copy has, or is at work.

@@ -12,7 +12,7 @@ if what == 'seen' then
   return seen
 end
 local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'done' or (what == 'abandoned' and state == 'answered') then
+if state == 'done' or (state == 'answered' and what ~= 'done') or (state == 'ending' and what == 'abandoned') then
   return 0
 end
 if what == 'streamed' then
