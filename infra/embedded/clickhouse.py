@@ -17,7 +17,7 @@ import signal
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -30,7 +30,7 @@ MAX_FORM_BYTES: Final = 8 * 2**20
 READERS: Final = 6
 WRITERS: Final = 4
 MAX_REQUESTS: Final = 256
-DRAIN_S: Final = 10
+DRAIN_S: Final = 8
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 TRANSPORT: Final = frozenset(
@@ -253,7 +253,10 @@ async def _serve(engine: Engine, port: int) -> bool:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     await stop.wait()
-    await runner.cleanup()
+    with suppress(TimeoutError):
+        # aiohttp takes its timeout twice, once before it cancels a handler and once after.
+        async with asyncio.timeout(DRAIN_S):
+            await runner.cleanup()
     return not server.busy
 
 

@@ -20,6 +20,7 @@ DEFAULTS: Final = {
     "max_execution_time": "300",
     "max_result_bytes": str(MAX_RESULT_BYTES),
     "max_memory_usage": "2000000000",
+    "max_memory_usage_for_user": "3000000000",
 }
 """What a server's profile would say: chDB takes over the looser habits of clickhouse-local. A request may override them."""
 
