@@ -7,9 +7,10 @@ partitions, is given the records from the committed offset on again.
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
@@ -163,8 +164,10 @@ class MemorySource(Source):
         self._log, self._group, self._slot = log, group, slot
         self._listener: Listener | None = None
         self._positions: dict[Partition, int] = {}
+        self._generation = 0
         self._settled = False
         self._changed = asyncio.Event()
+        self._crashed = asyncio.Event()
 
     async def start(self, listener: Listener) -> None:
         self._listener = listener
@@ -181,26 +184,28 @@ class MemorySource(Source):
         return []
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
-        await self._log.pause()
-        if not marks.keys() <= self._positions.keys():
+        generation = self._generation
+        await self._network()
+        if generation != self._generation or not marks.keys() <= self._positions.keys():
             raise CommitRefused("the partitions are somebody else's")
         if any(len(mark.metadata) > 4096 for mark in marks.values()):
             raise ValueError("the metadata is too long")
         self._group.marks |= marks
 
     async def committed(self, partitions: Collection[Partition]) -> dict[Partition, Mark]:
-        await self._log.pause()
+        await self._network()
         return {p: self._group.marks[p] for p in partitions if p in self._group.marks}
 
     async def end(self, partitions: Collection[Partition]) -> dict[Partition, int]:
-        await self._log.pause()
+        await self._network()
         return {p: self._log.end(p) for p in partitions}
 
     async def stop(self) -> None:
         await self._group.leave(self, keep_seat=self._slot is not None)
 
     async def crash(self) -> None:
-        """The process is gone, and the group has noticed."""
+        """The process is gone, and the group has noticed. Nothing that it still asks is ever answered."""
+        self._crashed.set()
         await self._group.leave(self, keep_seat=False)
 
     # What the group does with its members.
@@ -212,18 +217,30 @@ class MemorySource(Source):
         self._positions = {}
 
     def take(self, partitions: Collection[Partition]) -> None:
+        self._generation += 1
         self._positions = {p: self._group.marks[p].offset if p in self._group.marks else 0 for p in partitions}
 
     async def revoke(self) -> None:
         self._settled = False
         if self._listener:
-            await self._listener.revoked(set(self._positions))
+            await self._unless_crashed(self._listener.revoked(set(self._positions)))
 
     async def tell_assigned(self) -> None:
         if self._listener:
-            await self._listener.assigned(set(self._positions))
-        self._settled = True
+            await self._unless_crashed(self._listener.assigned(set(self._positions)))
+        self._settled = not self._crashed.is_set()
         self.wake()
+
+    async def _unless_crashed(self, told: Coroutine[Any, Any, None]) -> None:
+        """The group doesn't wait for the dead."""
+        waits = asyncio.ensure_future(told), asyncio.ensure_future(self._crashed.wait())
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        waits[1].cancel()
+
+    async def _network(self) -> None:
+        await self._log.pause()
+        if self._crashed.is_set():
+            await asyncio.Event().wait()
 
     def _take(self, partitions: Collection[Partition], limit: int) -> list[Incoming]:
         found: list[Incoming] = []
