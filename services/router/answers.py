@@ -1,0 +1,109 @@
+"""What must be known of a provider's answer: its usage, its end, its text. The rest passes as it came. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic_core import from_json
+
+from schemas.base import JsonObject
+from schemas.job import Api
+
+
+class NoAnswer(ValueError):
+    """What came is no answer of this API: broken JSON, another shape, or an error object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an answer, or one event of a stream, says. `text`: what was generated; `usage`: the provider's own object."""
+
+    text: str = ""
+    usage: JsonObject | None = None
+    finished: bool = False
+    says_something: bool = False
+    usage_only: bool = False
+    service_tier: str = ""
+
+
+def read_answer(api: Api, body: str) -> Reading:
+    """Reads a whole answer. Raises NoAnswer."""
+    answer = _object(body)
+    if api is Api.EMBEDDINGS:
+        _listed(answer, "data")
+        return Reading(usage=_usage(answer), finished=True)
+    choices = _listed(answer, "choices")
+    usage = _usage(answer)
+    # The text is of use only where nobody has counted it.
+    text = "" if usage else "".join(piece for choice in choices for piece in _pieces(choice, "message"))
+    return Reading(text=text, usage=usage, finished=True, service_tier=_tier(answer))
+
+
+def read_event(data: str) -> Reading:
+    """Reads one event of a chat stream. Raises NoAnswer."""
+    chunk = _object(data)
+    choices = _listed(chunk, "choices")
+    usage = _usage(chunk)
+    if not choices:
+        return Reading(usage=usage, usage_only=usage is not None, service_tier=_tier(chunk))
+    finished = any(choice.get("finish_reason") is not None for choice in choices)
+    text = "".join(piece for choice in choices for piece in _pieces(choice, "delta"))
+    return Reading(
+        text=text,
+        usage=usage,
+        finished=finished,
+        says_something=finished or any(map(_says_something, choices)),
+        service_tier=_tier(chunk),
+    )
+
+
+def _object(text: str) -> JsonObject:
+    try:
+        parsed = cast("object", from_json(text))
+    except ValueError:
+        raise NoAnswer("the answer is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise NoAnswer("the answer is no JSON object")
+    answer = cast("JsonObject", parsed)
+    if answer.get("error") is not None:
+        raise NoAnswer("an error where the answer should be")
+    return answer
+
+
+def _listed(answer: JsonObject, name: str) -> list[JsonObject]:
+    """The objects in a list of an answer."""
+    listed = answer.get(name)
+    if not isinstance(listed, list):
+        raise NoAnswer(f"the answer has no {name}")
+    return [entry for entry in listed if isinstance(entry, dict)]
+
+
+def _usage(answer: JsonObject) -> JsonObject | None:
+    usage = answer.get("usage")
+    return usage if isinstance(usage, dict) else None
+
+
+def _tier(answer: JsonObject) -> str:
+    tier = answer.get("service_tier")
+    return tier if isinstance(tier, str) else ""
+
+
+def _pieces(choice: JsonObject, name: str) -> Iterator[str]:
+    """All that was generated in a message or a delta: text, refusal, reasoning, the arguments of calls."""
+    message = choice.get(name)
+    if not isinstance(message, dict):
+        return
+    for member in ("content", "refusal", "reasoning_content", "reasoning"):
+        if isinstance(piece := message.get(member), str):
+            yield piece
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            yield from (piece for piece in (function.get("name"), function.get("arguments")) if isinstance(piece, str))
+
+
+def _says_something(choice: JsonObject) -> bool:
+    """True for anything beyond the role, with which each stream begins before a token is there."""
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

@@ -1,0 +1,159 @@
+"""What a provider call cost: its tokens, counted by the provider or else by us, and their price. One `Attempt` a call."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
+from typing import Literal
+
+from pydantic_core import to_json
+
+from infra.prices import PriceBook, Priced
+from infra.telemetry import metrics
+from schemas.base import JsonObject
+from schemas.completion import Attempt
+from schemas.control import Deployment, Model
+from schemas.ids import attempt_id
+from schemas.job import Api, Job
+from schemas.usage import Usage
+from services.router import tokens
+from services.router.usage import canonical
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = {Api.CHAT: "chat", Api.EMBEDDINGS: "embeddings"}
+_THREAD_FROM = 50_000
+
+AttemptStatus = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(slots=True)
+class Call:
+    """A provider call while it runs. `text`: what was generated, as far as it came here."""
+
+    n: int
+    deployment: Deployment
+    started_ms: int
+    began: float = field(default_factory=time.perf_counter)
+    ttft_ms: float | None = None
+    text: list[str] = field(default_factory=list[str])
+    usage: JsonObject | None = None
+    service_tier: str = ""
+
+    def elapsed_ms(self) -> float:
+        return round((time.perf_counter() - self.began) * 1000, 3)
+
+
+class Books:
+    """Makes attempts of calls, and counts them."""
+
+    def __init__(self, prices: PriceBook) -> None:
+        self._prices = prices
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Reads price list and tokenizer in the background: the service is at work at once, and who needs them first waits."""
+        self._warming = asyncio.create_task(asyncio.to_thread(self._warm))
+
+    async def stop(self) -> None:
+        if self._warming is not None:
+            await asyncio.gather(self._warming, return_exceptions=True)
+
+    def _warm(self) -> None:
+        self._prices.warm()
+        tokens.count("warm")
+
+    async def attempt(
+        self,
+        job: Job,
+        call: Call,
+        status: AttemptStatus,
+        *,
+        http_status: int | None = None,
+        error: str | None = None,
+        billable: bool = True,
+    ) -> Attempt:
+        """The attempt that `call` was. `billable`: if the provider told no usage, it is estimated."""
+        latency_ms = call.elapsed_ms()
+        usage = canonical(call.usage)
+        if usage is None:
+            usage = await _estimate(job, call.text) if billable else Usage()
+        priced = await self._price(call.deployment, usage, call.started_ms, call.service_tier)
+        _count(job.api, call.deployment.provider, status, usage, latency_ms)
+        return Attempt(
+            id=attempt_id(job.id, call.n),
+            n=call.n,
+            deployment=call.deployment.id,
+            provider=call.deployment.provider,
+            provider_model=call.deployment.model,
+            started_ms=call.started_ms,
+            latency_ms=latency_ms,
+            ttft_ms=call.ttft_ms,
+            status=status,
+            http_status=http_status,
+            error=error,
+            usage=usage,
+            cost_usd=priced.cost_usd if priced else Decimal(0),
+            price_version=priced.version if priced else "",
+            service_tier=call.service_tier,
+            raw_usage=to_json(call.usage).decode() if call.usage else "",
+        )
+
+    async def unknown(self, job: Job, model: Model | None, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Attempts of a dead life with what they may have cost: at least their input."""
+        deployments = {deployment.id: deployment for deployment in model.deployments} if model else {}
+        booked: list[Attempt] = []
+        for attempt in attempts:
+            usage = await _estimate(job, ())
+            deployment = deployments.get(attempt.deployment)
+            priced = await self._price(deployment, usage, attempt.started_ms) if deployment else None
+            _count(job.api, attempt.provider, "unknown", usage, 0)
+            cost = {"cost_usd": priced.cost_usd, "price_version": priced.version} if priced else {}
+            booked.append(attempt.model_copy(update={"usage": usage, **cost}))
+        return booked
+
+    async def _price(self, deployment: Deployment, usage: Usage, at_ms: int, service_tier: str = "") -> Priced | None:
+        if usage.source == "none":
+            return None
+        if self._warming is not None and not self._warming.done():
+            await asyncio.shield(self._warming)
+        return self._prices.price(deployment.provider, deployment.model, usage, at_ms, deployment.price, service_tier)
+
+
+async def _estimate(job: Job, text: Sequence[str]) -> Usage:
+    """Tokens as our tokenizer counts them; a long prompt is counted on a thread."""
+    generated = "".join(text)
+    if len(generated) + _length(job.body) < _THREAD_FROM:
+        return _estimated(job, generated)
+    return await asyncio.to_thread(_estimated, job, generated)
+
+
+def _estimated(job: Job, generated: str) -> Usage:
+    given = tokens.prompt_tokens(job.api, job.body)
+    return Usage(input_tokens=given, output_tokens=tokens.count(generated), source="estimated")
+
+
+def _length(body: JsonObject) -> int:
+    """About how long a body is, without writing it down."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        return sum(len(tokens.message_text(message)) for message in messages)
+    given = body.get("input")
+    return sum(len(part) if isinstance(part, str | list) else 1 for part in given) if isinstance(given, list) else len(str(given))
+
+
+def _count(api: Api, provider: str, status: str, usage: Usage, latency_ms: float) -> None:
+    _attempts(provider, status).inc()
+    _seconds(OPERATIONS[api], provider).observe(latency_ms / 1000)
+    if usage.source != "none":
+        _tokens("input", provider).observe(usage.input_tokens)
+        _tokens("output", provider).observe(usage.output_tokens)
+
+
+# prometheus_client looks children up under a lock; they are few, and asked for on every job.
+_attempts = cache(metrics.ATTEMPTS.labels)
+_seconds = cache(metrics.OPERATION_SECONDS.labels)
+_tokens = cache(metrics.TOKEN_USAGE.labels)

@@ -1,0 +1,203 @@
+"""The way of one job through the router: leased, sent out, kept, answered. What a lease says decides what a delivery means."""
+
+import asyncio
+import logging
+
+from pydantic import ValidationError
+
+from infra.clock import Clock
+from infra.kafka.carriage import Booked, Delivery, Finish, Nothing, Outcome
+from infra.kafka.table import ControlTable
+from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import JobRecords, Lease
+from infra.telemetry.spans import trace_id
+from schemas.completion import Attempt, Completion, completion_of
+from schemas.control import Deployment, Model
+from schemas.errors import Fault, InternalError, SluiceError
+from schemas.job import Job, JobStatus
+from schemas.kept import Kept
+from schemas.reply import Answer, Closed, Event, Failed, Served
+from schemas.slip import Stage
+from services.router import policy
+from services.router.books import Books
+from services.router.leases import Running
+from services.router.sending import Errand, Sender, Sent
+
+log = logging.getLogger(__name__)
+
+KEPT_BYTES = 512 * 1024
+"""A longer answer is not kept before it is published: a death in between then costs a second call."""
+
+_LOOK_AGAIN_S = 0.5
+
+
+class Router:
+    """Sends jobs out, each by one router at a time and at most `policy.MAX_ATTEMPTS` times in all."""
+
+    def __init__(
+        self, table: ControlTable, records: JobRecords, sender: Sender, running: Running, books: Books, clock: Clock
+    ) -> None:
+        self._table = table
+        self._records = records
+        self._sender = sender
+        self._running = running
+        self._books = books
+        self._clock = clock
+
+    async def handle(self, job: Job, delivery: Delivery) -> Outcome:
+        """Ends the job, or finds that somebody else has."""
+        while True:
+            model = self._table.models.get(job.model)
+            deployment = self._sender.choose(model, []) if model and model.deployments else None
+            lease = await self._sender.lease(job, deployment)
+            match lease.state:
+                case "leased":
+                    # Somebody else is at work on it, or has died: wait for the end, or for the lapse.
+                    await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
+                case "done":
+                    return Nothing()
+                case "ending":
+                    # By a copy of this job; if that is this one before its process died, the carriage knows.
+                    raise _Ended(policy.no_attempt_left(job, model, self._clock()))
+                case "answered":
+                    return self._again(job, lease)
+                case "granted" if model and deployment:
+                    return await self._send(job, model, deployment, lease, delivery)
+                case _:
+                    return await self._refuse(job, model, lease, delivery)
+
+    async def _send(self, job: Job, model: Model, deployment: Deployment, lease: Lease, delivery: Delivery) -> Outcome:
+        errand = Errand(job, model, delivery.traceparent, deployment, lease.n)
+        try:
+            with self._running.hold(job.id) as run:
+                if lease.notes:
+                    errand.attempts = await self._unknown(job, model, lease)
+                return await self._end(errand, await self._sender.send(errand, run))
+        except asyncio.CancelledError:
+            # The process drains: whoever gets the job next need not wait until the lease lapses.
+            await self._give_back(job)
+            raise
+
+    async def _end(self, errand: Errand, sent: Sent) -> Outcome:
+        match sent:
+            case "lost":
+                # Whoever holds the lease now tells of these attempts too.
+                return Nothing()
+            case "served":
+                return await self._served(errand)
+            case Fault():
+                return self._failed(errand, sent)
+
+    async def _served(self, errand: Errand) -> Finish | Booked:
+        """The answer is kept before it is published."""
+        completion = self._completion(errand, JobStatus.COMPLETED)
+        relay = errand.relay
+        last = Closed() if relay else Answer(body=errand.body, served=self._told(errand, completion))
+        seq = relay.seq if relay else 0
+        kept = Kept(
+            completion=completion,
+            answer=last if isinstance(last, Answer) else None,
+            stream=relay.kept if relay else (),
+            seq=seq,
+        )
+        if relay and not kept.stream:
+            completion = completion.model_copy(update={"cache_key": None})
+            kept = kept.model_copy(update={"completion": completion})
+        data = kept.__pydantic_serializer__.to_json(kept, exclude_defaults=True)
+        if len(data) > KEPT_BYTES:
+            completion = completion.model_copy(update={"cache_key": None})
+        elif not await self._keep(errand.job, data):
+            return Booked(completion)
+        return Finish(completion, last, attempt=errand.n, seq=seq)
+
+    async def _keep(self, job: Job, data: bytes) -> bool:
+        """False if somebody else has answered the job meanwhile."""
+        try:
+            return await self._records.answered(job.id, self._rest_ms(job), data)
+        except RedisUnavailable as error:
+            log.warning("the answer of %s is published without being kept: %s", job.id, error)
+            return True
+
+    def _failed(self, errand: Errand, fault: Fault) -> Finish:
+        completion = self._completion(errand, policy.status_of(fault), fault)
+        seq = errand.relay.seq if errand.relay else 0
+        return Finish(completion, Failed(fault=fault, served=self._told(errand, completion)), attempt=errand.n, seq=seq)
+
+    async def _refuse(self, job: Job, model: Model | None, lease: Lease, delivery: Delivery) -> Finish:
+        """Ends a job for which nobody may be called any more; what was called before is booked."""
+        match lease.state:
+            case "abandoned":
+                fault = policy.cancelled()
+            case "interrupted":
+                fault = policy.interrupted()
+            case _:
+                fault = policy.no_attempt_left(job, model, self._clock())
+        attempts = await self._unknown(job, model, lease)
+        completion = completion_of(
+            job,
+            policy.status_of(fault),
+            Stage.ROUTER.value,
+            self._clock(),
+            fault=fault,
+            attempts=tuple(attempts),
+            trace_id=trace_id(delivery.traceparent),
+        )
+        served = Served(model=job.model, cache=job.cache.status, verdict=job.verdict)
+        return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n)
+
+    def _again(self, job: Job, lease: Lease) -> Outcome:
+        """Publishes the answer that a dead life had kept. Of a stream everything but the last event had gone out."""
+        try:
+            kept = Kept.model_validate_json(lease.answer)
+        except ValidationError:
+            log.error("the kept answer of %s is not understood", job.id)
+            raise InternalError(f"The answer was lost; the request is on record as {job.id}.") from None
+        last: Event = kept.answer or Closed()
+        attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
+        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq)
+
+    async def _unknown(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
+        attempts = policy.unknown_attempts(job, model, lease.notes, self._clock())
+        return await self._books.unknown(job, model, attempts)
+
+    async def _give_back(self, job: Job) -> None:
+        try:
+            await self._records.release(job.id)
+        except RedisUnavailable as error:
+            log.warning("the lease of %s stays until it lapses: %s", job.id, error)
+
+    def _completion(self, errand: Errand, status: JobStatus, fault: Fault | None = None) -> Completion:
+        return completion_of(
+            errand.job,
+            status,
+            Stage.ROUTER.value,
+            self._clock(),
+            fault=fault,
+            attempts=tuple(errand.attempts),
+            trace_id=trace_id(errand.traceparent),
+        )
+
+    def _told(self, errand: Errand, completion: Completion) -> Served:
+        job = errand.job
+        return Served(
+            model=job.model,
+            deployment=errand.deployment.id,
+            cache=job.cache.status,
+            verdict=job.verdict,
+            cost_usd=completion.cost_usd,
+            provider_ms=round(sum(attempt.latency_ms for attempt in completion.attempts), 3),
+        )
+
+    def _rest_ms(self, job: Job) -> int:
+        return job.deadline_ms - self._clock()
+
+
+class _Ended(SluiceError):
+    """A fault as an exception."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self._fault = fault
+
+    def fault(self) -> Fault:
+        return self._fault

@@ -1,0 +1,142 @@
+"""What the router decides: whether to try again, how long a call may take, and what a job is told that can't be served. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.completion import Attempt
+from schemas.control import Deployment, Model
+from schemas.errors import Cancelled, DeadlineExceeded, Fault, InternalError, ModelNotFound, ProviderError
+from schemas.ids import attempt_id
+from schemas.job import Job, JobStatus
+from services.router.providers.base import Kind
+
+MAX_ATTEMPTS = 3
+"""Provider calls of one job, over all its deliveries."""
+
+SILENCE_S = 30.0
+"""A stream that has begun and says nothing for so long is taken for dead."""
+
+_CALL_S = 600.0
+_FIRST_BACKOFF_S = 0.2
+_LONGEST_WAIT_S = 2.0
+_TO_ANSWER_MS = 50
+_LEAST_RETRYING = 3
+_RETRYING_SHARE = 0.2
+
+
+def rest_s(deadline_ms: int, now_ms: int) -> float:
+    """How long a job may still be worked on: its deadline less the time its answer takes to travel."""
+    return max(0.0, (deadline_ms - _TO_ANSWER_MS - now_ms) / 1000)
+
+
+def call_s(deployment: Deployment) -> float:
+    """How long one call may take, if the job's deadline allows it."""
+    return deployment.timeout_s or _CALL_S
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a failed call leaves behind. `other`: a deployment that was not tried yet is left; `jitter`: from 0 up to 1.
+
+    `retrying` of the `running` jobs here are at a further try of a deployment that has failed them.
+    """
+
+    kind: Kind
+    attempts: int
+    rest_s: float
+    other: bool
+    retry_after_s: float | None
+    jitter: float
+    retrying: int
+    running: int
+
+
+def wait_s(now: Situation) -> float | None:
+    """How long to wait before the next try, or None if there shall be none.
+
+    Another deployment is asked at once. The same one is asked again after a backoff with full jitter, and only by a fifth of the
+    jobs at a time: when a provider is down, retries must not multiply its load. What a provider refuses for good is not repeated;
+    a throttled call only if the provider wants it soon enough.
+    """
+    if now.kind == "final" or now.attempts >= MAX_ATTEMPTS:
+        return None
+    if now.other:
+        return 0.0
+    if now.retrying >= max(_LEAST_RETRYING, _RETRYING_SHARE * now.running):
+        return None
+    if now.kind == "throttled":
+        if now.retry_after_s is None or now.retry_after_s > _LONGEST_WAIT_S:
+            return None
+        wait = now.retry_after_s + now.jitter * _FIRST_BACKOFF_S
+    else:
+        wait = now.jitter * min(_LONGEST_WAIT_S, _FIRST_BACKOFF_S * 2 ** (now.attempts - 1))
+    return wait if wait < now.rest_s else None
+
+
+def note(deployment: Deployment, started_ms: int) -> str:
+    """What the lease remembers of a call, for whoever has to tell of it after our death."""
+    return f"{started_ms} {deployment.id}"
+
+
+def unknown_attempts(job: Job, model: Model | None, notes: Sequence[str], now_ms: int) -> list[Attempt]:
+    """The attempts of a life that is over: called, and nobody knows what became of them. Usage and cost are not in them yet."""
+    deployments = {deployment.id: deployment for deployment in model.deployments} if model else {}
+    attempts: list[Attempt] = []
+    for n, text in enumerate(notes, 1):
+        started, _, name = text.partition(" ")
+        deployment = deployments.get(name)
+        attempts.append(
+            Attempt(
+                id=attempt_id(job.id, n),
+                n=n,
+                deployment=name,
+                provider=deployment.provider if deployment else "",
+                provider_model=deployment.model if deployment else "",
+                started_ms=int(started) if started.isdigit() else now_ms,
+                latency_ms=0,
+                status="unknown",
+                error="the router died during the call",
+            )
+        )
+    return attempts
+
+
+def status_of(fault: Fault) -> JobStatus:
+    """How a job ends that ends with this fault."""
+    match fault.code:
+        case DeadlineExceeded.code:
+            return JobStatus.EXPIRED
+        case Cancelled.code:
+            return JobStatus.CANCELLED
+        case _:
+            return JobStatus.FAILED
+
+
+def past_deadline(job: Job) -> Fault:
+    """The deadline passed while the provider worked, or while the job waited for it."""
+    seconds = (job.deadline_ms - job.accepted_ms) / 1000
+    return DeadlineExceeded(
+        f"No answer came from the provider within the deadline of {seconds:g} s; send it again with a longer x-sluice-timeout."
+    ).fault()
+
+
+def cancelled() -> Fault:
+    return Cancelled("The request was cancelled: nobody waits for its answer.").fault()
+
+
+def interrupted() -> Fault:
+    """A stream whose router died: its text can't be gone on with, and must not come twice."""
+    return ProviderError("The stream was interrupted and can't be continued. Send it again.", code="stream_interrupted").fault()
+
+
+def no_attempt_left(job: Job, model: Model | None, now_ms: int) -> Fault:
+    """Why no further provider call may be made for this job."""
+    if now_ms >= job.deadline_ms:
+        return past_deadline(job)
+    if model is None or not model.deployments:
+        return no_model(job)
+    return InternalError(f"The request was begun {MAX_ATTEMPTS} times without an end and was put aside as {job.id}.").fault()
+
+
+def no_model(job: Job) -> Fault:
+    return ModelNotFound(f"The model `{job.model}` does not exist or has no deployment.", param="model").fault()

@@ -1,0 +1,101 @@
+"""From what went wrong at a provider to what the caller is told, and whether another try helps. Pure."""
+
+import email.utils
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
+
+from pydantic_core import from_json
+
+from infra.telemetry.logs import scrub
+from schemas.base import JsonObject
+from schemas.errors import Fault, ProviderError, RateLimited
+from services.router.providers.base import Kind, ProviderFailure
+
+PASSED_ON = frozenset({400, 404, 413, 415, 422})
+"""Statuses that are the caller's business: passed on, with the provider's own words."""
+
+_CREDENTIAL = frozenset({401, 402, 403})
+_TRANSIENT = frozenset({408, 409, 425})
+_MOST_WORDS = 2000
+
+
+def refused(
+    status: int, headers: Mapping[str, str], body: bytes, deployment: str, secret: str | None, now: datetime
+) -> ProviderFailure:
+    """The failure behind an answer that is no 200. `secret`, our credential, is taken out of the provider's words."""
+    words = _words(body, secret)
+    if status in PASSED_ON:
+        return ProviderFailure("final", _passed_on(status, words), http_status=status)
+    if status in _CREDENTIAL:
+        fault = ProviderError(f"The provider refused the gateway's credential for deployment {deployment} ({status}).").fault()
+        return ProviderFailure("final", fault, http_status=status)
+    if status == 429:
+        return _throttled(retry_after_s(headers, now), words, deployment)
+    kind: Kind = "final" if 400 <= status < 500 and status not in _TRANSIENT else "unavailable"
+    said = f": {words['message']}" if words.get("message") else "."
+    fault = ProviderError(f"The provider of deployment {deployment} answered with status {status}{said}").fault()
+    return ProviderFailure(kind, fault, http_status=status)
+
+
+def unavailable(deployment: str, what: str, *, http_status: int | None = None, billable: bool = False) -> ProviderFailure:
+    """The failure of a deployment that can't be reached, or doesn't answer as it should; `what` ends the sentence."""
+    fault = ProviderError(f"The provider of deployment {deployment} {what}.").fault()
+    return ProviderFailure("unavailable", fault, http_status=http_status, billable=billable)
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The time that a provider asks to wait, from `retry-after-ms` or `retry-after` (seconds or a date)."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return _seconds(float(milliseconds) / 1000)
+        given = headers.get("retry-after", "")
+        if not given.strip():
+            return None
+        if given.strip()[0].isdigit():
+            return _seconds(float(given))
+        return _seconds((email.utils.parsedate_to_datetime(given) - now).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _seconds(given: float) -> float | None:
+    return max(0.0, given) if math.isfinite(given) else None
+
+
+def _passed_on(status: int, words: Mapping[str, str]) -> Fault:
+    return Fault(
+        status=status,
+        type=words.get("type") or "invalid_request_error",
+        code=words.get("code"),
+        message=words.get("message") or f"The provider refused the request with status {status}.",
+        param=words.get("param"),
+        owner="provider",
+    )
+
+
+def _throttled(after_s: float | None, words: Mapping[str, str], deployment: str) -> ProviderFailure:
+    said = words.get("message") or f"The provider of deployment {deployment} takes no more requests for now."
+    error = RateLimited(said, retry_after_s=math.ceil(after_s) if after_s is not None else 1)
+    fault = error.fault().model_copy(update={"owner": "provider", "type": words.get("type") or RateLimited.type})
+    return ProviderFailure("throttled", fault, http_status=429, retry_after_s=after_s)
+
+
+def _words(body: bytes, secret: str | None) -> dict[str, str]:
+    """Message, type, code and param of OpenAI's error object, as far as they are there; nothing secret in them."""
+    try:
+        parsed = cast("object", from_json(body))
+    except ValueError:
+        return {}
+    error = cast("JsonObject", parsed).get("error") if isinstance(parsed, dict) else None
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        return {}
+    texts = {name: error.get(name) for name in ("message", "type", "code", "param")}
+    return {name: _clean(str(text), secret) for name, text in texts.items() if isinstance(text, str | int) and text != ""}
+
+
+def _clean(text: str, secret: str | None) -> str:
+    return scrub(text.replace(secret, "…") if secret else text)[:_MOST_WORDS]

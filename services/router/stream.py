@@ -1,0 +1,135 @@
+"""A stream on its way from the provider to the connection that waits: in order, each event once, acknowledged before the end."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from infra.kafka.post import Post
+from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import JobRecords
+from schemas.job import Job
+from schemas.reply import Delta, Event, Opened, Served
+from services.router.answers import NoAnswer, read_event
+from services.router.books import Call
+from services.router.providers.base import DONE, ProviderFailure
+from services.router.providers.failures import unavailable
+
+KEPT_BYTES = 64 * 1024
+"""A longer stream is not kept for the cache."""
+
+_UNACKNOWLEDGED = 16
+_RETRY_S = 0.25
+
+
+class Relay:
+    """One attempt's stream.
+
+    Nothing goes out before the provider has said something: until then another attempt may take its place. Then the job's record
+    is marked, so that nobody begins it again, and events go out as they come. What arrived together goes out together, and while
+    the brokers are behind, more arrives together.
+    """
+
+    def __init__(self, post: Post, records: JobRecords, job: Job, call: Call, traceparent: str) -> None:
+        self._post, self._records, self._job, self._call, self._traceparent = post, records, job, call, traceparent
+        self._held: list[str] = []
+        self._acks: deque[Awaitable[object]] = deque()
+        self._finished = False
+        self._kept: list[str] | None = [] if job.cache.write and job.cache.key else None
+        self._kept_bytes = 0
+        self.opened = False
+        self.seq = 0
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The events as they went out, for the cache; empty if they are not to be kept, or too long."""
+        return tuple(self._kept or ())
+
+    async def take(self, batch: Sequence[str]) -> None:
+        """Passes on what arrived. Raises ProviderFailure if it is no stream of chat chunks."""
+        says_something = False
+        for data in batch:
+            says_something |= self._read(data)
+        if self._held and (says_something or self.opened):
+            await self._pass_on()
+
+    async def end(self) -> None:
+        """Returns when everything is acknowledged. Raises ProviderFailure if the stream broke off."""
+        if not self._finished:
+            raise self._broken("ended its stream before the answer was complete")
+        if self._held or not self.opened:
+            await self._pass_on()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Returns when what went out is acknowledged."""
+        while self._acks:
+            await self._acks.popleft()
+
+    def _read(self, data: str) -> bool:
+        """Takes in one event; true if the provider says something with it."""
+        if data.startswith(DONE):
+            self._finished = True
+            return False
+        try:
+            reading = read_event(data)
+        except NoAnswer as error:
+            raise self._broken(f"broke off its stream ({error})") from None
+        call = self._call
+        call.usage = reading.usage or call.usage
+        call.service_tier = reading.service_tier or call.service_tier
+        self._finished |= reading.finished
+        if reading.text:
+            call.text.append(reading.text)
+        if not reading.usage_only or self._job.include_usage:
+            self._held.append(data)
+        return reading.says_something
+
+    async def _pass_on(self) -> None:
+        if not self.opened:
+            self._call.ttft_ms = self._call.elapsed_ms()
+            # Set before the marking: once that is asked for, it may have happened.
+            self.opened = True
+            await _until_redis(lambda: self._records.streamed(self._job.id))
+            await self._send(Opened(served=self._served()))
+        events, self._held = tuple(self._held), []
+        if events:
+            self._keep(events)
+            await self._send(Delta(data=events))
+
+    async def _send(self, event: Event) -> None:
+        if len(self._acks) >= _UNACKNOWLEDGED:
+            await self._acks.popleft()
+        seq, self.seq = self.seq, self.seq + 1
+        self._acks.append(await self._post.begin_reply(self._job, event, self._call.n, seq, self._traceparent))
+
+    def _keep(self, events: Sequence[str]) -> None:
+        if self._kept is None:
+            return
+        self._kept_bytes += sum(map(len, events))
+        if self._kept_bytes > KEPT_BYTES:
+            self._kept = None
+        else:
+            self._kept += events
+
+    def _served(self) -> Served:
+        job, call = self._job, self._call
+        return Served(
+            model=job.model,
+            deployment=call.deployment.id,
+            cache=job.cache.status,
+            verdict=job.verdict,
+            provider_ms=call.ttft_ms or 0,
+        )
+
+    def _broken(self, what: str) -> ProviderFailure:
+        return unavailable(self._call.deployment.id, what, http_status=200, billable=True)
+
+
+async def _until_redis(ask: Callable[[], Awaitable[None]]) -> None:
+    """Asks until Redis answers: a token that goes out unmarked could come twice."""
+    while True:
+        try:
+            await ask()
+            return
+        except RedisUnavailable:
+            await asyncio.sleep(_RETRY_S)
