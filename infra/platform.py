@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from dataclasses import dataclass
-from functools import partial
 
 from infra.clock import Clock, now_ms
 from infra.credentials import JobTokens
@@ -16,8 +15,9 @@ from infra.kafka.stage import Stage
 from infra.kafka.table import Control
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords
+from infra.secret_files import shared_secret
 from infra.settings import Settings
-from infra.signing import Signer, shared_secret
+from infra.signing import Signer
 from infra.telemetry.spans import Tracing, open_tracing
 from schemas.slip import Stage as StageName
 from schemas.topics import TOPICS, Lane, job_topic
@@ -95,9 +95,7 @@ async def open_platform(settings: Settings, service: str) -> Platform:
     await kafka.create(TOPICS, settings.replication)
     control = Control(kafka)
     await control.start()
-    key = await asyncio.to_thread(
-        partial(shared_secret, settings.data_dir / "signing.key", settings.signing_key.get_secret_value())
-    )
+    key = await asyncio.to_thread(shared_secret, settings.data_dir, settings.signing_key.get_secret_value())
     return Platform(
         settings=settings,
         kafka=kafka,

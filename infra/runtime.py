@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Protocol
 
 import uvicorn
@@ -53,8 +53,8 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._server = _Server(self._uvicorn_config())
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Starts everything, calls `ready` when it is, and returns when all is drained after SIGTERM or SIGINT."""
+    async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Starts everything, awaits `ready` when it is, and returns when all is drained after SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -64,7 +64,7 @@ class Runtime:
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         try:
             await self._until_ready(serving)
-            ready()
+            await ready()
             await self._until_stopped(serving)
         finally:
             await self._drain(serving)

@@ -2,12 +2,8 @@
 
 import hashlib
 import hmac
-import os
-from pathlib import Path
 
 from schemas.job import Job
-
-_KEY_BYTES = 32
 
 
 class Signer:
@@ -32,25 +28,3 @@ class Signer:
 
     def _digest(self, job: Job) -> str:
         return hmac.new(self._key, job.signed_part(), hashlib.sha256).hexdigest()
-
-
-def shared_secret(path: Path, given: str = "") -> bytes:
-    """The secret of this installation: what is given, else what lies at `path`, made on first use (mode 0600).
-
-    Safe when several processes start at once: whoever links the file first wins.
-    """
-    if given:
-        return hashlib.sha256(given.encode()).digest()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(_KEY_BYTES).hex().encode())
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
-    return bytes.fromhex(path.read_text().strip())

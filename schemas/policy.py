@@ -22,7 +22,45 @@ class GuardAction(StrEnum):
     BLOCK = "block"
 
 
-FindingKind = Literal["card", "iban", "us_ssn", "email", "phone", "ip", "api_key"]
+FindingKind = Literal[
+    "api_key",
+    "au_abn",
+    "au_tfn",
+    "br_cpf",
+    "ca_sin",
+    "card",
+    "ch_ahv",
+    "cn_ric",
+    "connection_url",
+    "crypto",
+    "de_idnr",
+    "dk_cpr",
+    "email",
+    "es_nif",
+    "fi_hetu",
+    "fr_nir",
+    "gb_nhs",
+    "gb_nino",
+    "iban",
+    "in_aadhaar",
+    "in_pan",
+    "ip",
+    "it_codice_fiscale",
+    "jwt",
+    "kr_rrn",
+    "mac",
+    "mx_curp",
+    "nl_bsn",
+    "no_fodselsnummer",
+    "password",
+    "phone",
+    "pl_pesel",
+    "private_key",
+    "se_personnummer",
+    "sg_nric",
+    "us_ssn",
+    "za_id",
+]
 """What the guard can find in a text."""
 
 
@@ -62,6 +100,7 @@ DEFAULT_GUARD = GuardPolicy(
         "iban": GuardAction.REDACT,
         "us_ssn": GuardAction.REDACT,
         "api_key": GuardAction.REDACT,
+        "private_key": GuardAction.REDACT,
         "email": GuardAction.FLAG,
         "phone": GuardAction.FLAG,
         "ip": GuardAction.FLAG,

@@ -6,7 +6,6 @@ replicas, an idempotent producer, no auto-commit.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
@@ -50,7 +49,7 @@ class Kafka(Sink):
         self._broker = KafkaBroker(
             bootstrap,
             **cast("Any", PRODUCER_SETTINGS),
-            logger=logging.getLogger("faststream"),
+            logger=None,
             graceful_timeout=5,
         )
         self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)

@@ -30,5 +30,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("aiokafka", "faststream", "httpx", "httpcore", "uvicorn.access", "qdrant_client"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("faststream", "httpx", "httpcore", "uvicorn.error", "qdrant_client"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # aiokafka logs as errors what it then tries again: leaders that move, brokers that start.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

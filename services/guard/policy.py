@@ -17,6 +17,10 @@ _NAMES: Mapping[str, str] = {
     "phone": "a phone number",
     "ip": "an IP address",
     "api_key": "a credential (API key)",
+    "private_key": "a private key",
+    "jwt": "a token (JWT)",
+    "password": "a password",
+    "connection_url": "an address with credentials in it",
 }
 _UNTOUCHED = frozenset({"model"})
 
@@ -35,7 +39,7 @@ def verdict(found: Mapping[str, int], actions: Mapping[FindingKind, GuardAction]
 
 def refusal(decided: Verdict) -> str:
     """What the caller of a blocked request is told: which kinds, never the text."""
-    kinds = [_NAMES[f.kind] for f in decided.findings if f.action == GuardAction.BLOCK]
+    kinds = [_NAMES.get(f.kind, f.kind) for f in decided.findings if f.action == GuardAction.BLOCK]
     return f"The request was blocked by policy: it contains {', '.join(kinds)}. Remove it and send the request again."
 
 
