@@ -18,6 +18,8 @@ Value = bytes | int | None | list["Value"]
 Argument = str | bytes | int | float
 
 _MAX_BATCH = 512
+# Full, a replica, or unable to write to its disk: that says nothing about the script, and it passes.
+_REFUSALS = ("OOM ", "READONLY ", "MISCONF ")
 
 
 class RedisUnavailable(Exception):
@@ -109,7 +111,9 @@ class Redis:
         for call, result in zip(batch, results, strict=True):
             if call.done.done():
                 continue
-            if isinstance(result, BaseException):
+            if isinstance(result, RedisError) and any(refusal in str(result) for refusal in _REFUSALS):
+                call.done.set_exception(RedisUnavailable(f"Redis refuses {call.script.name}: {result}"))
+            elif isinstance(result, BaseException):
                 call.done.set_exception(result)
             else:
                 call.done.set_result(cast("Value", result))

@@ -8,7 +8,8 @@ local time = redis.call('TIME')
 local lapsed = tonumber(record[5] or 0) <= time[1] * 1000 + math.floor(time[2] / 1000)
 -- The same copy asks again when the answer was lost, or when its process died: nobody else will end the job then.
 local again = state == 'ending' and record[2] == ARGV[1]
-if not state or state == 'abandoned' or again or (state == 'leased' and (mine or lapsed)) then
+local nobodys = not state or ((state == 'leased' or state == 'abandoned') and (mine or lapsed))
+if nobodys or again then
   redis.call('HSET', KEYS[1], 'state', 'ending', 'copy', ARGV[1])
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   return 1
