@@ -79,6 +79,7 @@ class Kafka(Sink):
             key=record.key,
             partition=record.partition,
             headers=headers,
+            correlation_id=headers.get("ce_subject", "-"),  # else FastStream draws a UUID for each record
             no_confirm=True,
         )
         return cast("Awaitable[object]", ack)

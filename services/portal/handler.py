@@ -7,11 +7,12 @@ from pydantic import BaseModel, Field
 from infra.clock import new_id
 from infra.credentials import MAX_LIFE_S, key_hash, new_key
 from infra.platform import Platform
-from schemas.control import Model, Name, Organization, Resource, Team, VirtualKey
+from schemas.control import Name, Organization, Resource, Team, VirtualKey
 from schemas.errors import NotFound
 from schemas.policy import Limits, Policy
 from schemas.topics import RESULTS
 from services.portal import policy
+from services.portal.config import Configuration, TeamPolicy
 
 
 class NewTeam(BaseModel):
@@ -38,21 +39,6 @@ class NewJobToken(BaseModel):
 
     team: str
     expires_in: int = Field(default=12 * 3600, ge=60, le=MAX_LIFE_S)
-
-
-class TeamPolicy(BaseModel):
-    """A team's policy in a configuration."""
-
-    name: Name
-    policy: Policy = Policy()
-
-
-class Configuration(BaseModel):
-    """PUT and GET /admin/v1/config: everything that is set by policy as code."""
-
-    models: list[Model] = Field(default_factory=list[Model])
-    organization_policy: Policy | None = None
-    teams: list[TeamPolicy] = Field(default_factory=list[TeamPolicy])
 
 
 class KeyMade(BaseModel):

@@ -10,7 +10,8 @@ from starlette.routing import BaseRoute, Route
 
 from schemas.errors import InvalidRequest, RequestTooLarge
 from services.portal import policy
-from services.portal.handler import Admin, Configuration, NewJobToken, NewKey, NewTeam
+from services.portal.config import Configuration
+from services.portal.handler import Admin, NewJobToken, NewKey, NewTeam
 
 B = TypeVar("B", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,39 @@
+# Five words; CI uses the same.
+.PHONY: setup run test check bench
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell sed -n "s/^uv==\([^ ]*\).*/uv==\1/p" requirements.lock)
+
+setup: $(VENV)/.ready
+
+# uv installs what requirements.lock pins, by hash; the second line records Kafka's class cache, so that later starts are quick.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sluice needs Python 3.11 or newer; say which with make PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m infra.embedded.prepare
+	@touch $@
+
+run: setup
+	@$(BIN)/sluice up --quickstart
+
+test: setup
+	@$(BIN)/pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/basedpyright
+
+bench: setup
+	@$(BIN)/python -m benchmarks.bench
+
+# After a change of the dependencies in pyproject.toml.
+.PHONY: lock
+lock:
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

@@ -1,0 +1,332 @@
+"""sluice.yaml → resources. Pure: text in, resources out.
+
+The shape is LiteLLM's (docs.litellm.ai, "Proxy config.yaml"): `model_list` with `model_name`, `litellm_params` and
+`model_info`; the same `model_name` twice means two deployments. Ours besides: `policy` (of the organization) and
+`teams: {NAME: {policy: …}}`. What can't be understood is an error, what is not supported is a warning: nothing is dropped
+in silence.
+"""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from schemas.base import JsonObject
+from schemas.control import Deployment, EchoSettings, Model, Name, Price
+from schemas.policy import Policy
+
+ENVIRONMENT, FILE = "os.environ/", "file/"
+NOT_OURS = frozenset({"router_settings", "litellm_settings", "general_settings", "environment_variables", "mcp_servers"})
+_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+Lookup = Callable[[str], str | None]
+
+
+class ConfigError(Exception):
+    """The files can't be used. `problems` each name file, path and what to do."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class TeamPolicy(BaseModel):
+    """A team's policy in a configuration."""
+
+    name: Name
+    policy: Policy = Policy()
+
+
+class Configuration(BaseModel):
+    """PUT and GET /admin/v1/config: everything that is set by policy as code."""
+
+    models: list[Model] = Field(default_factory=list[Model])
+    organization_policy: Policy | None = None
+    teams: list[TeamPolicy] = Field(default_factory=list[TeamPolicy])
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What the files say. `models` and `organization_policy` None: nothing, so they stay as they are.
+
+    `secrets` are the keys that stood literally in a file, by the name under which a deployment refers to them (`file/NAME`).
+    """
+
+    models: tuple[Model, ...] | None
+    organization_policy: Policy | None
+    teams: tuple[TeamPolicy, ...]
+    secrets: Mapping[str, str] = field(repr=False)
+    warnings: tuple[str, ...]
+
+    def over(self, standing: Configuration) -> Configuration:
+        """The configuration to be asked for, where `standing` is the one there is."""
+        return Configuration(
+            models=standing.models if self.models is None else list(self.models),
+            organization_policy=self.organization_policy,
+            teams=list(self.teams),
+        )
+
+
+class _Prices(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    input_cost_per_token: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost: Decimal | None = Field(default=None, ge=0)
+
+
+class _Params(_Prices):
+    model: Annotated[str, Field(pattern=r"^[^/]+/.+$")]
+    api_base: str | None = None
+    api_key: str | None = None
+    weight: float = Field(default=1, gt=0)
+    timeout: float | None = Field(default=None, gt=0)
+
+
+class _Info(_Prices):
+    id: str | None = Field(default=None, min_length=1, max_length=256)
+    mode: str | None = None
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model_name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^*]+$")]
+    litellm_params: _Params
+    model_info: _Info = _Info()
+
+
+class _Team(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    policy: Policy = Policy()
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model_list: list[_Entry] | None = None
+    policy: Policy | None = None
+    teams: dict[Name, _Team] = Field(default_factory=dict[Name, _Team])
+
+
+def read(texts: Sequence[tuple[str, str]], environment: Lookup = lambda _: None) -> Parsed:
+    """Reads files (name, text) as one configuration. Raises ConfigError with everything that is wrong.
+
+    `environment` gives what a reference `os.environ/NAME` stands for; it's asked only for what is no secret (`api_base`).
+    """
+    reading = _Reading(environment)
+    for name, text in texts:
+        reading.add(name, text)
+    return reading.result()
+
+
+class _Reading:
+    """What has been read so far."""
+
+    def __init__(self, environment: Lookup) -> None:
+        self._environment = environment
+        self._models: dict[str, list[Deployment]] | None = None
+        self._given_ids: set[str] = set()
+        self._unnamed: list[tuple[str, int]] = []
+        self._policy: Policy | None = None
+        self._teams: dict[str, Policy] = {}
+        self._secrets: dict[str, str] = {}
+        self._problems: list[str] = []
+        self._warnings: list[str] = []
+
+    def add(self, name: str, text: str) -> None:
+        """Takes one more file in."""
+        try:
+            raw = _OBJECT.validate_python(yaml.load(text, _Loader) or {})
+            document = _File.model_validate(raw)
+        except yaml.YAMLError as error:
+            self._problems.append(f"{name}: not YAML: {_flat(str(error))}")
+        except ValidationError as error:
+            self._problems += [_explain(name, e["loc"], e["msg"]) for e in error.errors(include_url=False, include_input=False)]
+        else:
+            self._check_members(name, raw, document)
+            self._add_policies(name, document)
+            for number, entry in enumerate(document.model_list or []):
+                self._add_deployment(f"{name}: model_list[{number}]", entry)
+            if document.model_list is not None and self._models is None:
+                self._models = {}
+
+    def result(self) -> Parsed:
+        """Raises ConfigError."""
+        if self._problems:
+            raise ConfigError(self._problems)
+        self._name_the_unnamed()
+        models = None if self._models is None else tuple(Model(name=n, deployments=tuple(d)) for n, d in self._models.items())
+        teams = tuple(TeamPolicy(name=name, policy=policy) for name, policy in self._teams.items())
+        return Parsed(models, self._policy, teams, self._secrets, tuple(self._warnings))
+
+    def _check_members(self, name: str, raw: JsonObject, document: _File) -> None:
+        for member in document.model_extra or {}:
+            what = "a setting of LiteLLM's that Sluice doesn't have" if member in NOT_OURS else "not known"
+            self._warnings.append(f"{name}: {member}: {what}; it has no effect")
+        if document.policy is not None:
+            self._refuse_unknown(f"{name}: policy", raw["policy"], document.policy)
+        for team, given in document.teams.items():
+            written = cast("JsonObject", cast("JsonObject", raw["teams"])[team])
+            self._refuse_unknown(f"{name}: teams.{team}.policy", written.get("policy"), given.policy)
+
+    def _refuse_unknown(self, path: str, raw: JsonValue, policy: Policy) -> None:
+        """A rule that is misspelt must not look as if it held."""
+        known = policy.model_dump(mode="json", by_alias=True)
+        self._problems += [f"{unknown}: no such member of a policy; check the spelling" for unknown in _unknown(path, raw, known)]
+
+    def _add_policies(self, name: str, document: _File) -> None:
+        if document.policy is not None:
+            if self._policy is not None:
+                self._problems.append(f"{name}: policy: another file has one already; leave one of them out")
+            self._policy = document.policy
+        for team, given in document.teams.items():
+            if team in self._teams:
+                self._problems.append(f"{name}: teams.{team}: another file has it already; leave one of them out")
+            self._teams[team] = given.policy
+
+    def _add_deployment(self, path: str, entry: _Entry) -> None:
+        params, info = entry.litellm_params, entry.model_info
+        provider, _, model = params.model.partition("/")
+        deployments = (self._models if self._models is not None else {}).get(entry.model_name, [])
+        deployment = Deployment(
+            id=self._id(path, info.id, entry.model_name, len(deployments)),
+            provider=provider,
+            model=model,
+            api_base=self._address(path, params.api_base),
+            api_key=self._reference(params.api_key),
+            weight=params.weight,
+            timeout_s=params.timeout,
+            price=self._price(path, params, info),
+            echo=self._echo(path, params) if provider == "echo" else EchoSettings(),
+        )
+        self._warn_of_extras(path, entry, provider)
+        self._models = self._models or {}
+        self._models.setdefault(entry.model_name, []).append(deployment)
+
+    def _id(self, path: str, given: str | None, model: str, place: int) -> str:
+        if given is None:
+            self._unnamed.append((model, place))
+            return ""
+        if given in self._given_ids:
+            self._problems.append(f"{path}.model_info.id: {given!r} is another deployment's already; each needs its own")
+        self._given_ids.add(given)
+        return given
+
+    def _name_the_unnamed(self) -> None:
+        """`<provider>/<model>`, with a number behind it from the second of them on, in the order of the files."""
+        taken = set(self._given_ids)
+        for model, place in self._unnamed:
+            deployments = (self._models or {})[model]
+            deployment = deployments[place]
+            base, number = f"{deployment.provider}/{deployment.model}", 1
+            name = base
+            while name in taken:
+                number += 1
+                name = f"{base}#{number}"
+            taken.add(name)
+            deployments[place] = deployment.model_copy(update={"id": name})
+
+    def _address(self, path: str, written: str | None) -> str | None:
+        address = written
+        if written is not None and written.startswith(ENVIRONMENT):
+            address = self._environment(written)
+            if not address:
+                self._problems.append(f"{path}.litellm_params.api_base: {written.removeprefix(ENVIRONMENT)} is not set; set it")
+                return None
+        if address is not None and not address.startswith(("http://", "https://")):
+            self._problems.append(f"{path}.litellm_params.api_base: must begin with http:// or https://")
+        return address
+
+    def _reference(self, api_key: str | None) -> str | None:
+        if not api_key or api_key.startswith((ENVIRONMENT, FILE)):
+            return api_key or None
+        name = secret_name(api_key)
+        self._secrets[name] = api_key
+        return f"{FILE}{name}"
+
+    def _price(self, path: str, params: _Params, info: _Info) -> Price | None:
+        written = [p for p in (info, params) if p.input_cost_per_token is not None or p.output_cost_per_token is not None]
+        if not written:
+            return None
+        prices = written[0]
+        output = Decimal(0) if info.mode == "embedding" and prices.output_cost_per_token is None else prices.output_cost_per_token
+        if prices.input_cost_per_token is None or output is None:
+            where = "model_info" if prices is info else "litellm_params"
+            self._problems.append(
+                f"{path}.{where}: give both input_cost_per_token and output_cost_per_token (0 where nothing is charged)"
+            )
+            return None
+        return Price(input_usd=prices.input_cost_per_token, output_usd=output, cache_read_usd=prices.cache_read_input_token_cost)
+
+    def _echo(self, path: str, params: _Params) -> EchoSettings:
+        try:
+            return EchoSettings.model_validate(params.model_extra or {})
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_input=False)
+            self._problems += [_explain("", e["loc"], e["msg"], f"{path}.litellm_params.") for e in errors]
+            return EchoSettings()
+
+    def _warn_of_extras(self, path: str, entry: _Entry, provider: str) -> None:
+        known = EchoSettings.model_fields if provider == "echo" else {}
+        for part, members in (
+            ("", entry.model_extra),
+            ("litellm_params.", entry.litellm_params.model_extra),
+            ("model_info.", entry.model_info.model_extra),
+        ):
+            for member in members or {}:
+                if part != "litellm_params." or member not in known:
+                    self._warnings.append(f"{path}.{part}{member}: not supported; it has no effect")
+
+
+def secret_name(secret: str) -> str:
+    """The same name for the same secret, from which nobody learns it."""
+    return f"key-{hashlib.sha256(b'sluice credential ' + secret.encode()).hexdigest()[:16]}"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two members of one name; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen = set[str]()
+        for key, _ in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
+            written = str(cast("object", key.value)) if isinstance(key, yaml.ScalarNode) else ""
+            if written and written != "<<" and written in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{written!r} stands twice", key.start_mark)
+            seen.add(written)
+        return cast("dict[Hashable, object]", super().construct_mapping(node, deep))
+
+
+def _unknown(path: str, raw: JsonValue, known: JsonValue) -> Iterator[str]:
+    if not isinstance(raw, dict) or not isinstance(known, dict):
+        return
+    for member, value in raw.items():
+        if member not in known:
+            yield f"{path}.{member}"
+        else:
+            yield from _unknown(f"{path}.{member}", value, known[member])
+
+
+HINTS = {
+    "model": "write the provider first, such as openai/gpt-4o-mini",
+    "model_name": "wildcards are not supported: name each model",
+}
+
+
+def _explain(name: str, location: tuple[int | str, ...], message: str, prefix: str = "") -> str:
+    """`sluice.yaml: model_list[2].litellm_params.weight: Input should be greater than 0`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    path = path.removeprefix(".")
+    hint = HINTS.get(str(location[-1])) if location and "pattern" in message else None
+    where = f"{name}: {path}" if name else f"{prefix}{path}"
+    return f"{where}: {hint or message}" if path else f"{where}must hold members such as model_list: {message}"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
