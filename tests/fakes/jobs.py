@@ -1,0 +1,80 @@
+"""A job as admission makes it, and records of jobs without Redis."""
+
+from infra.clock import new_id
+from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import JobRecords
+from infra.signing import Signer
+from schemas.base import JsonObject
+from schemas.job import Api, Caller, Job, ReplyTo
+from schemas.policy import EffectivePolicy
+from schemas.slip import Stage
+from schemas.topics import Lane
+
+NOW_MS = 1_800_000_000_000
+CALLER = Caller(organization="acme", team="fraud", project="scores", environment="prod", key_id="key_1", user="ada")
+BODY: JsonObject = {"model": "small", "messages": [{"role": "user", "content": "Grüße, 世界"}], "x_unknown": [1, None]}
+SIGNER = Signer(b"a key that only tests have")
+
+
+def a_job(**members: object) -> Job:
+    """A signed job at the front of its way, with a deadline of two minutes. `members` replace what it says."""
+    way = (Stage.GUARD, Stage.CACHE, Stage.ROUTER)
+    job = Job(
+        id=new_id("job", NOW_MS),
+        api=Api.CHAT,
+        lane=Lane.INTERACTIVE,
+        model="small",
+        body=BODY,
+        caller=CALLER,
+        policy=EffectivePolicy(version="1"),
+        slip=way,
+        way=way,
+        accepted_ms=NOW_MS,
+        deadline_ms=NOW_MS + 120_000,
+        reply_to=ReplyTo(kind="inbox", partition=5),
+    )
+    return SIGNER.sign(job.model_copy(update=members))
+
+
+class FakeRecords(JobRecords):
+    """What the stages before the router ask of a job's record; `away` says how often Redis fails before it answers.
+
+    Of these failures every other one has happened all the same: what was asked may have happened or not.
+    """
+
+    def __init__(self) -> None:
+        self.away = 0
+        self.ended: set[str] = set()
+        self.ending: dict[str, str] = {}
+        self.deliveries: dict[str, int] = {}
+        self.kept: set[str] = set()
+        self.asked = 0
+
+    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> bool:
+        may = job_id not in self.ended and self.ending.get(job_id, copy) == copy
+        if self._heard() and may:
+            self.ending[job_id] = copy
+        self._answer()
+        return may
+
+    async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
+        if self._heard():
+            self.ended.add(job_id)
+            if keep_answer:
+                self.kept.add(job_id)
+        self._answer()
+
+    async def seen(self, job_id: str, rest_ms: int) -> int:
+        if self._heard() and job_id not in self.ended:
+            self.deliveries[job_id] = self.deliveries.get(job_id, 0) + 1
+        self._answer()
+        return 0 if job_id in self.ended else self.deliveries[job_id]
+
+    def _heard(self) -> bool:
+        self.asked += 1
+        return self.away % 2 == 0
+
+    def _answer(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise RedisUnavailable("Redis did not answer")
