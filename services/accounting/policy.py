@@ -1,0 +1,51 @@
+"""What can be billed, and how much of it goes into ClickHouse at once. Pure."""
+
+from decimal import Decimal
+from typing import Final
+
+from schemas.completion import Attempt, Completion
+from schemas.ids import accepted_ms
+
+BLOCK_ROWS: Final = 2_000
+BLOCK_BYTES: Final = 8 * 1024 * 1024
+BLOCK_AGE_S: Final = 0.4
+"""With a poll, two commits and two inserts a lonely completion is to be seen within a second."""
+
+MOST_USD: Final = Decimal(999_999_999)
+"""What a Decimal(18, 9) holds, rounded."""
+MOST_TOKENS: Final = 2**64
+MOST_MS: Final = 10_413_792_000_000
+"""2300-01-01, where ClickHouse's DateTime64 ends."""
+
+
+def job_ms(completion: Completion) -> int:
+    """When the job was accepted: as its id says, which every completion of the job has in common."""
+    try:
+        return accepted_ms(completion.job_id)
+    except ValueError:
+        return completion.accepted_ms
+
+
+def flaw(completion: Completion) -> str | None:
+    """Why ClickHouse would refuse the rows of this completion, or None.
+
+    It has to be found before a block is planned: a block that is refused would be refused for ever.
+    """
+    if not all(0 <= ms < MOST_MS for ms in (job_ms(completion), completion.accepted_ms, completion.ended_ms)):
+        return "a time is out of range"
+    if not 0 <= completion.saved_usd < MOST_USD or not 0 <= completion.cost_usd < MOST_USD:
+        return f"a cost is negative, or {MOST_USD} USD and more"
+    tokens = sum(attempt.usage.input_tokens + attempt.usage.output_tokens for attempt in completion.attempts)
+    if tokens >= MOST_TOKENS:
+        return "more tokens than can be counted"
+    return next((reason for attempt in completion.attempts if (reason := _attempt_flaw(attempt))), None)
+
+
+def _attempt_flaw(attempt: Attempt) -> str | None:
+    if not 0 <= attempt.started_ms < MOST_MS:
+        return "the start of an attempt is out of range"
+    if not 0 <= attempt.cost_usd < MOST_USD:
+        return "the cost of an attempt is negative"
+    if not 0 <= attempt.n < 2**32 or not 0 <= (attempt.http_status or 0) < 2**16:
+        return "the number or HTTP status of an attempt is out of range"
+    return None

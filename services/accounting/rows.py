@@ -1,0 +1,140 @@
+"""A completion as rows of `sluice.usage_log` and `sluice.attempts_log` (infra/clickhouse/migrations). Pure.
+
+Times are unix milliseconds, which a DateTime64(3) takes as they are; money is rounded to the nano-dollar, half up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
+
+from infra.clickhouse.blocks import version
+from infra.clickhouse.client import Columns
+from schemas.completion import Attempt, Completion
+from schemas.usage import Usage
+from services.accounting.policy import job_ms
+
+Row = Mapping[str, object]
+"""Name of a column to its value."""
+
+USAGE: Final = "sluice.usage_log"
+ATTEMPTS: Final = "sluice.attempts_log"
+
+_NANO: Final = Decimal("1e-9")
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The rows of one completion: one of the job, one of each provider call."""
+
+    usage: Row
+    attempts: tuple[Row, ...]
+
+
+def bill(completion: Completion, offset: int) -> Bill:
+    """The rows of the completion at `offset` of its partition. Of two rows of a job, or of a call, the earlier counts."""
+    calls = tuple(_attempt_row(completion, attempt, offset) for attempt in completion.attempts)
+    return Bill(_usage_row(completion, offset), calls)
+
+
+def tables(bills: Sequence[Bill]) -> dict[str, Columns]:
+    """The bills as columns by table, in the bills' order."""
+    calls = [row for one in bills for row in one.attempts]
+    return {USAGE: _columns([one.usage for one in bills]), ATTEMPTS: _columns(calls)}
+
+
+def _columns(rows: Sequence[Row]) -> Columns:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _usage_row(completion: Completion, offset: int) -> Row:
+    caller, labels, fault, verdict = completion.caller, completion.labels, completion.fault, completion.verdict
+    last = completion.attempts[-1] if completion.attempts else None
+    return {
+        "job_id": completion.job_id,
+        "ts": job_ms(completion),
+        "organization": caller.organization,
+        "team": caller.team,
+        "project": caller.project,
+        "environment": caller.environment,
+        "key_id": caller.key_id,
+        "user": caller.user,
+        "feature": labels.feature,
+        "segment": labels.segment,
+        "metadata": labels.metadata,
+        "lane": completion.lane.value,
+        "api": completion.api.value,
+        "model": completion.model,
+        "deployment": last.deployment if last else "",
+        "provider": last.provider if last else "",
+        "status": completion.status.value,
+        "error_type": (fault.code or fault.type) if fault else "",
+        "cache": completion.cache,
+        **_tokens(_usage(completion)),
+        "price_version": last.price_version if last else "",
+        "policy_version": completion.policy_version,
+        "service_tier": last.service_tier if last else "",
+        "cost_usd": _nano(completion.cost_usd),
+        "saved_usd": _nano(completion.saved_usd),
+        "ttft_ms": _first_token_ms(completion.accepted_ms, last),
+        "latency_ms": float(completion.ended_ms - completion.accepted_ms),
+        "queue_ms": completion.queue_ms,
+        "guard_verdict": verdict.verdict if verdict else "",
+        "guard_findings": [finding.kind for finding in verdict.findings] if verdict else [],
+        "trace_id": completion.trace_id,
+        "custom_id": completion.custom_id,
+        "version": version(offset),
+    }
+
+
+def _attempt_row(completion: Completion, attempt: Attempt, offset: int) -> Row:
+    return {
+        "attempt_id": attempt.id,
+        "job_id": completion.job_id,
+        "n": attempt.n,
+        "ts": attempt.started_ms,
+        "team": completion.caller.team,
+        "lane": completion.lane.value,
+        "model": completion.model,
+        "deployment": attempt.deployment,
+        "provider": attempt.provider,
+        "provider_model": attempt.provider_model,
+        "status": attempt.status,
+        "http_status": attempt.http_status,
+        "error_type": attempt.error or "",
+        **_tokens(attempt.usage),
+        "cost_usd": _nano(attempt.cost_usd),
+        "latency_ms": attempt.latency_ms,
+        "ttft_ms": attempt.ttft_ms,
+        "raw_usage": attempt.raw_usage,
+        "trace_id": completion.trace_id,
+        "job_ts": job_ms(completion),
+        "version": version(offset),
+    }
+
+
+def _tokens(usage: Usage) -> Row:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "cached_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "completion_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage_source": usage.source,
+    }
+
+
+def _usage(completion: Completion) -> Usage:
+    """Tokens over all attempts. One attempt is the usual, and its sum needs no adding up (9 µs)."""
+    return completion.attempts[0].usage if len(completion.attempts) == 1 else completion.usage
+
+
+def _first_token_ms(accepted_ms: int, last: Attempt | None) -> float | None:
+    """From acceptance, as the caller waits for it."""
+    if last is None or last.ttft_ms is None:
+        return None
+    return max(0.0, last.started_ms - accepted_ms + last.ttft_ms)
+
+
+def _nano(usd: Decimal) -> Decimal:
+    return usd.quantize(_NANO, ROUND_HALF_UP)

@@ -1,0 +1,135 @@
+"""`sluice`: the command line. A command is imported only to be run, so that `sluice --help` comes at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+COMMANDS: dict[str, str] = {
+    "up": "Start everything on this machine.",
+    "serve": "Run one service against servers named by settings.",
+    "doctor": "Check everything, and say what to do.",
+    "config": "Policy as code: check, plan, apply.",
+    "teams": "Teams: create, list.",
+    "keys": "Virtual keys and job tokens: create, list, revoke, job-token.",
+    "submit": "Send a file of batch lines straight to Kafka, and wait for the results.",
+    "sql": "Ask ClickHouse: usage, attempts, chargeback.",
+}
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """The command `name`, one of COMMANDS."""
+    command = get_command(_app_of(name))
+    assert isinstance(command, TyperCommand | TyperGroup)
+    return command
+
+
+def _app_of(name: str) -> typer.Typer:
+    match name:
+        case "up":
+            from services.cli.up import up
+
+            return _alone(up)
+        case "serve":
+            from services.cli.serve import serve
+
+            return _alone(serve)
+        case "doctor":
+            from services.cli.doctor import doctor
+
+            return _alone(doctor)
+        case "config":
+            from services.cli import config
+
+            return config.app
+        case "teams":
+            from services.cli import teams
+
+            return teams.app
+        case "keys":
+            from services.cli import keys
+
+            return keys.app
+        case "submit":
+            from services.cli.submit import submit
+
+            return _alone(submit)
+        case _:
+            from services.cli.sql import sql
+
+            return _alone(sql)
+
+
+def _alone(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    return app
+
+
+class Commands(TyperGroup):
+    """All commands: their names and what they do are known before they're imported."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in COMMANDS:
+            command = load(name)
+            self.add_command(command, name)
+            # `--data-dir` may stand before the command too.
+            defaults: dict[str, object] = {"data_dir": ctx.params.get("data_dir")}
+            if isinstance(command, TyperGroup):
+                defaults = {sub: defaults for sub in command.commands}
+            ctx.default_map = {name: defaults}
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; a failure becomes a sentence on stderr and an exit status."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Rich and JSON are not worth their time to a command that only shows its help.
+            from services.cli.output import Failed, note
+
+            if not isinstance(error, Failed):
+                raise
+            note(f"Error: {error}")
+            raise typer.Exit(error.status) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("sluice"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(  # pyright: ignore[reportUnusedFunction]
+    data_dir: Annotated[Path | None, typer.Option(help="folder of the running system", envvar=None)] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Sluice: an event-driven LLM gateway. `sluice up` starts everything on this machine.
+
+    Commands find the running system in the folder --data-dir (.sluice), or by SLUICE_URL and SLUICE_ADMIN_KEY.
+    Data goes to stdout, progress and errors to stderr; exit status 0: done, 1: failed, 2: used wrongly.
+    """
+
+
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
+
+
+def main() -> None:
+    """The entry point."""
+    app(prog_name="sluice")

@@ -1,0 +1,210 @@
+"""What `sluice doctor` looks at. Each check says what it found and, where something is wrong, what to do."""
+
+import asyncio
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import httpx
+
+from infra.kafka.broker import Kafka
+from infra.redis.client import Redis
+from schemas.control import Model
+from schemas.topics import TOPICS
+from services.cli.client import Api, System, describe, open_http
+from services.cli.config import standing
+from services.cli.output import Failed
+from services.cli.prices import unpriced
+
+MIN_FREE_BYTES, LOW_FREE_BYTES = 200 * 2**20, 2 * 2**30
+MAX_SKEW_S = 5.0
+TIMEOUT_S = 5.0
+START = "Start it with `sluice up`, or name it by {}."
+LOGS = "See the logs in {}; `sluice up` starts again what ends."
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    advice: str = ""
+
+
+def folder(system: System) -> Iterator[Check]:
+    """The data folder: there, ours alone, with room."""
+    path = system.data_dir
+    if not path.is_dir():
+        state = "warning" if system.http else "failed"
+        yield Check("data folder", state, f"{path} is not there", START.format("--data-dir"))
+        return
+    readable = os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    if not readable:
+        yield Check("data folder", "failed", f"{path} can't be written by this user", "Run as its owner, or give another --data-dir.")
+        return
+    yield Check("data folder", "ok", str(path.resolve()))
+    for name in ("admin.key", "signing.key"):
+        key = path / name
+        if key.exists() and stat.S_IMODE(key.stat().st_mode) & 0o077:
+            yield Check(name, "failed", "others may read it", f"chmod 600 {key}")
+    yield _disk(system)
+
+
+def _disk(system: System) -> Check:
+    free = shutil.disk_usage(system.data_dir).free
+    detail = f"{free / 2**30:.1f} GiB free"
+    if free < MIN_FREE_BYTES:
+        return Check("disk", "failed", detail, "Kafka and ClickHouse stop on a full disk: make room now.")
+    if free < LOW_FREE_BYTES:
+        return Check("disk", "warning", detail, "Make room: topics keep a week of batch work.")
+    return Check("disk", "ok", detail)
+
+
+def processes(system: System) -> Iterator[Check]:
+    """The processes that endpoints.json names."""
+    dead = [f"{name} ({pid})" for name, pid in system.pids.items() if not _is_alive(pid)]
+    if dead:
+        yield Check("processes", "failed", f"not alive: {', '.join(dead)}", LOGS.format(system.data_dir / "logs"))
+    elif system.pids:
+        yield Check("processes", "ok", f"{len(system.pids)} alive")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def gateway(system: System) -> Iterator[Check]:
+    """The HTTP door: answers, is ready, and its clock is ours."""
+    if not system.http:
+        yield Check("gateway", "failed", f"no running Sluice found in {system.data_dir}", START.format("SLUICE_URL"))
+        return
+    try:
+        with open_http(system.http, {}) as http:
+            response = http.get("/readyz", timeout=TIMEOUT_S)
+            answer: object = response.json()
+    except (httpx.TransportError, ValueError) as error:
+        yield Check("gateway", "failed", f"{system.http} doesn't answer ({describe(error)})", START.format("SLUICE_URL"))
+        return
+    reasons = answer.get("reasons", []) if isinstance(answer, dict) else []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if response.is_success:
+        yield Check("gateway", "ok", f"{system.http} is ready")
+    else:
+        yield Check("gateway", "failed", f"not ready: {reasons}", "Wait a few seconds; then see the checks below.")
+    yield from _clock(response)
+
+
+def _clock(response: httpx.Response) -> Iterator[Check]:
+    try:
+        there_s = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, TypeError):
+        return
+    skew_s = abs(time.time() - there_s)
+    if skew_s > MAX_SKEW_S:
+        yield Check("clock", "failed", f"{skew_s:.0f} s away from the gateway's", "Set both by NTP: tokens and deadlines depend on it.")
+    else:
+        yield Check("clock", "ok", "as the gateway's")
+
+
+async def kafka(system: System) -> list[Check]:
+    """The brokers answer, and have all topics."""
+    if not system.kafka:
+        return [Check("kafka", "failed", "no address is known", START.format("SLUICE_KAFKA"))]
+    client = Kafka(system.kafka)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await client.start()
+            there = await client.topics()
+    except (ConnectionError, TimeoutError) as error:
+        advice = LOGS.format(system.data_dir / "logs") if system.is_local else START.format("SLUICE_KAFKA")
+        return [Check("kafka", "failed", f"{system.kafka} doesn't answer ({describe(error)})", advice)]
+    finally:
+        await client.stop()
+    missing = sorted({name for topic in TOPICS for name in topic.names()} - there)
+    if missing:
+        return [Check("kafka", "failed", f"topics are missing: {', '.join(missing)}", "Any service makes them when it starts.")]
+    return [Check("kafka", "ok", f"{system.kafka} has all topics")]
+
+
+async def redis(system: System) -> list[Check]:
+    """Redis answers."""
+    if not system.redis:
+        return [Check("redis", "failed", "no address is known", START.format("SLUICE_REDIS"))]
+    url = system.redis if "://" in system.redis else f"redis://{system.redis}"
+    where = url.rpartition("@")[2]
+    client = Redis(url, TIMEOUT_S)
+    try:
+        answers = await client.ping()
+    finally:
+        await client.close()
+    if not answers:
+        return [Check("redis", "failed", f"{where} doesn't answer", START.format("SLUICE_REDIS"))]
+    return [Check("redis", "ok", f"{where} answers")]
+
+
+def clickhouse(system: System) -> Iterator[Check]:
+    """ClickHouse answers, and has the tables."""
+    if not system.clickhouse:
+        yield Check("clickhouse", "failed", "no address is known", START.format("SLUICE_CLICKHOUSE"))
+        return
+    url = system.clickhouse if "://" in system.clickhouse else f"http://{system.clickhouse}"
+    where = httpx.URL(url).host
+    try:
+        with open_http(url, {}) as http:
+            response = http.post("/", content=b"EXISTS TABLE sluice.usage", timeout=TIMEOUT_S)
+    except httpx.TransportError as error:
+        yield Check("clickhouse", "failed", f"{where} doesn't answer ({describe(error)})", START.format("SLUICE_CLICKHOUSE"))
+        return
+    if response.is_error:
+        yield Check("clickhouse", "failed", response.text.strip()[:300], "Check the user and the password in SLUICE_CLICKHOUSE.")
+    elif response.text.strip() != "1":
+        yield Check("clickhouse", "failed", "sluice.usage is missing", "Start accounting: `sluice serve accounting` makes the tables.")
+    else:
+        yield Check("clickhouse", "ok", f"{where} has the tables")
+
+
+def configuration(system: System) -> Iterator[Check]:
+    """Models have a price, and their credentials are there."""
+    if not system.http:
+        return
+    try:
+        models = standing(Api.admin(system)).models
+    except Failed as error:
+        yield Check("configuration", "failed", str(error), "Check SLUICE_ADMIN_KEY, or DATA_DIR/admin.key.")
+        return
+    if not models:
+        yield Check("models", "warning", "there are none", "Write them into sluice.yaml, and run `sluice config apply`.")
+        return
+    yield Check("models", "ok", f"{len(models)} models, {sum(len(m.deployments) for m in models)} deployments")
+    for alias, deployment in unpriced(models):
+        detail = f"{alias}: {deployment} has none, so its cost is booked as 0"
+        yield Check("price", "warning", detail, "Give input_cost_per_token and output_cost_per_token in its model_info.")
+    yield from _credentials(system, models)
+
+
+def _credentials(system: System, models: list[Model]) -> Iterator[Check]:
+    references = sorted({d.api_key for m in models for d in m.deployments if d.api_key})
+    for reference in references:
+        if system.settings.secret(reference):
+            continue
+        kind, _, name = reference.partition("/")
+        if kind == "file":
+            where = system.settings.secrets_dir / name
+            state = "failed" if system.is_local else "warning"
+            yield Check("credential", state, f"{where} is not there", "Run `sluice config apply` again on this machine.")
+        else:
+            yield Check(
+                "credential", "warning", f"{name} is not set in this shell", "Set it where Sluice is started, unless it is there."
+            )

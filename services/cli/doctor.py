@@ -1,0 +1,56 @@
+"""`sluice doctor`: looks at everything, and says what to do."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import typer
+from pydantic import JsonValue
+from rich.console import Console
+from rich.text import Text
+
+from services.cli import checks
+from services.cli.checks import Check
+from services.cli.client import DataDir, Json, System, find
+from services.cli.output import cell, emit
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
+
+
+def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Check everything, and say what to do. Exit status 1 if something is wrong."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    found = list(_all(find(data_dir)))
+    if as_json:
+        emit({"ok": not _wrong(found), "checks": [_as_json(check) for check in found]})
+    else:
+        _show(found)
+    if _wrong(found):
+        raise typer.Exit(1)
+
+
+def _all(system: System) -> Iterator[Check]:
+    yield from checks.folder(system)
+    yield from checks.processes(system)
+    yield from checks.gateway(system)
+    yield from asyncio.run(checks.kafka(system))
+    yield from asyncio.run(checks.redis(system))
+    yield from checks.clickhouse(system)
+    yield from checks.configuration(system)
+
+
+def _wrong(found: list[Check]) -> bool:
+    return any(check.state == "failed" for check in found)
+
+
+def _as_json(check: Check) -> dict[str, JsonValue]:
+    return {"name": check.name, "state": check.state, "detail": check.detail, "advice": check.advice}
+
+
+def _show(found: list[Check]) -> None:
+    console = Console()
+    for check in found:
+        mark, colour = MARKS[check.state]
+        console.print(Text(f"{mark} ", colour), Text(f"{check.name}: {cell(check.detail)}"), sep="", soft_wrap=True)
+        if check.advice:
+            console.print(Text(f"    {cell(check.advice)}"), soft_wrap=True)

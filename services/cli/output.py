@@ -1,0 +1,57 @@
+"""What a command says: data on stdout, everything else on stderr. NO_COLOR is respected, by Rich."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from pydantic import JsonValue
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_ANY_WIDTH = 100_000
+
+
+class Failed(Exception):
+    """A command can't do what it was asked. The text says why and what to do; the exit status is `status`."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def line(text: str) -> None:
+    """A line of data."""
+    print(text, flush=True)
+
+
+def emit(value: JsonValue) -> None:
+    """Data for a program."""
+    line(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> None:
+    """Data for a person; `right` are the columns of numbers. In a pipe nothing is cut off or folded."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        shown.add_column(Text(column), overflow="fold", justify="right" if number in right else "left")
+    for row in rows:
+        shown.add_row(*(Text(cell(value)) for value in row))
+    out = Console() if sys.stdout.isatty() else Console(width=_ANY_WIDTH)
+    out.print(shown)
+
+
+def cell(value: object) -> str:
+    """A value as text that can't move the cursor or set colours: what doesn't print shows as `\\x1b` does."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def progress_console() -> Console:
+    """Where progress is shown."""
+    return Console(stderr=True)
