@@ -40,9 +40,9 @@ def read_answer(api: Api, body: str) -> Reading:
 
 
 def read_event(data: str) -> Reading:
-    """Reads one event of a chat stream. Raises NoAnswer."""
+    """Reads one event of a chat stream; one without choices is not for us to judge. Raises NoAnswer."""
     chunk = _object(data)
-    choices = _listed(chunk, "choices")
+    choices = _listed(chunk, "choices") if "choices" in chunk else []
     usage = _usage(chunk)
     if not choices:
         return Reading(usage=usage, usage_only=usage is not None, service_tier=_tier(chunk))

@@ -21,7 +21,7 @@ from schemas.ids import attempt_id
 from schemas.job import Job
 from services.router import policy
 from services.router.answers import NoAnswer, read_answer
-from services.router.books import OPERATIONS, Books, Call
+from services.router.books import OPERATIONS, AttemptStatus, Books, Call
 from services.router.health import Health
 from services.router.leases import LEASE_MS, Run, Running
 from services.router.providers.base import Provider, ProviderFailure, ProviderRequest
@@ -106,20 +106,26 @@ class Sender:
                 await asyncio.sleep(0.25)
 
     async def send(self, errand: Errand, run: Run) -> Sent:
-        """Sends the errand out. What was called stands in its `attempts` when this returns."""
+        """Sends the errand out. When this returns, its `attempts` tell what was called, and what went out is acknowledged."""
+        sent, status = await self._within_deadline(errand, run)
+        if errand.call is not None:
+            error = sent.code if isinstance(sent, Fault) else None
+            errand.attempts.append(await self._books.attempt(errand.job, errand.call, status, error=error))
+        if errand.relay is not None and sent != "served":
+            await self._settle(errand.job, errand.relay)
+        return sent
+
+    async def _within_deadline(self, errand: Errand, run: Run) -> tuple[Sent, AttemptStatus]:
+        """What became of the errand, and of the call that was cut short, if one was."""
         job = errand.job
         try:
             async with run.until(policy.rest_s(job.deadline_ms, self._clock())):
-                return await self._try_all(errand)
+                return await self._try_all(errand), "completed"
         except TimeoutError:
-            fault, status = (policy.cancelled() if run.cancelled else policy.past_deadline(job)), "cancelled"
+            return (policy.cancelled() if run.cancelled else policy.past_deadline(job)), "cancelled"
         except Exception:
             log.exception("the router failed on %s", job.id)
-            fault, status = InternalError(f"The router failed on this request; it is on record as {job.id}.").fault(), "failed"
-        if errand.call is not None:
-            errand.attempts.append(await self._books.attempt(job, errand.call, status, error=fault.code))
-        await self._settle(errand)
-        return fault
+            return InternalError(f"The router failed on this request; it is on record as {job.id}.").fault(), "failed"
 
     async def _try_all(self, errand: Errand) -> Sent:
         same = False
@@ -218,14 +224,11 @@ class Sender:
                     patience.reschedule(loop.time() + policy.SILENCE_S)
         await relay.end()
 
-    async def _settle(self, errand: Errand) -> None:
-        """What has gone out is acknowledged before the end is told."""
-        if errand.relay is None:
-            return
+    async def _settle(self, job: Job, relay: Relay) -> None:
         try:
-            await errand.relay.settle()
+            await relay.settle()
         except Exception:
-            log.exception("a part of the stream of %s was not acknowledged", errand.job.id)
+            log.exception("a part of the stream of %s was not acknowledged", job.id)
 
 
 def _read(errand: Errand, call: Call) -> None:

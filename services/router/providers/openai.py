@@ -76,8 +76,8 @@ class OpenAI:
     @asynccontextmanager
     async def _answer(self, request: ProviderRequest, body: JsonObject) -> AsyncGenerator[httpx.Response]:
         """A response of status 200, whose body is still to come."""
-        url, headers, secret = self._address(request)
         with _failures(request):
+            url, headers, secret = self._address(request)
             content = to_json({**_callers(body), "model": request.deployment.model})
             asked = httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": _TIMEOUT})
             response = await self._opened().handle_async_request(asked)
@@ -147,7 +147,9 @@ def _told(error: BaseException | None) -> str:
             return "did not answer in time"
         case LineTooLong() | UnicodeDecodeError() | httpx.DecodingError():
             return "sent what is no answer"
-        case httpx.HTTPError() | httpx.InvalidURL() | aiohttp.ClientError() | OSError():
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+            return "can't be asked: its address is no HTTP address"
+        case httpx.HTTPError() | aiohttp.ClientError() | OSError():
             return "broke off its answer"
         case ValueError():
             return "can't be asked: its address or its credential is malformed"
