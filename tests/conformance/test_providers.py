@@ -79,6 +79,12 @@ async def failure(provider: Provider, asked: ProviderRequest, stream: bool = Fal
     return caught.value
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds; the test's own time-out bounds it."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.005)
+
+
 # What every chat provider does
 
 
@@ -172,10 +178,14 @@ async def test_a_cut_answer_is_a_failure_that_may_cost(mock: MockProvider, provi
 
 async def test_a_cut_stream_gives_what_came(mock: MockProvider, provider: OpenAI) -> None:
     came: list[str] = []
-    with pytest.raises(ProviderFailure):
+
+    async def take() -> None:
         async with aclosing(provider.stream(asked_of(mock, "mock-cut"))) as batches:
             async for batch in batches:
-                came += batch
+                came.extend(batch)
+
+    with pytest.raises(ProviderFailure):
+        await take()
     assert came
 
 
@@ -212,12 +222,10 @@ async def test_a_deployment_that_can_not_be_asked(mock: MockProvider, provider: 
 async def test_cancelled_it_closes_the_connection(mock: MockProvider, provider: OpenAI, stream: bool) -> None:
     asked = asked_of(mock, "mock-words-200-chunkms-20" if stream else "mock-hang")
     task = asyncio.create_task(events(provider, asked)) if stream else asyncio.create_task(provider.call(asked))
-    while mock.ledger.in_flight == 0:
-        await asyncio.sleep(0.005)
+    await until(lambda: mock.ledger.in_flight == 1)
     task.cancel()
     await asyncio.wait([task])
-    while mock.ledger.in_flight or mock.open_connections:
-        await asyncio.sleep(0.005)
+    await until(lambda: mock.ledger.in_flight == mock.open_connections == 0)
     assert mock.ledger.entries()[0].outcome == "client_gone"
 
 

@@ -55,7 +55,7 @@ def test_our_credential_is_not_in_it(status: int, body: str) -> None:
     assert SECRET not in fault.model_dump_json()
 
 
-RETRY_AFTER = [
+RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "7"}, 7.0),
     ({"retry-after": "0.5"}, 0.5),
     ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),

@@ -408,7 +408,7 @@ def test_the_deadline_ends_the_call(stream: bool) -> None:
 
 
 async def _until_asked(bench: Bench) -> None:
-    while not bench.provider.asked:
+    while not bench.provider.asked:  # noqa: ASYNC110 - virtual time
         await asyncio.sleep(0.01)
 
 
