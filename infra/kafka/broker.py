@@ -84,6 +84,10 @@ class Kafka(Sink):
         )
         return cast("Awaitable[object]", ack)
 
+    async def topics(self) -> set[str]:
+        """The names of all topics that there are."""
+        return set(await self._admin.list_topics())
+
     async def create(self, topics: Iterable[Topic], replication: int) -> None:
         """Creates the topics that are missing."""
         await self._create([(name, topic) for topic in topics for name in topic.names()], replication)
@@ -93,7 +97,7 @@ class Kafka(Sink):
         await self._create([(topic.name.format(team=team), topic)], replication)
 
     async def _create(self, named: list[tuple[str, Topic]], replication: int) -> None:
-        existing = set(await self._admin.list_topics())
+        existing = await self.topics()
         missing = [
             NewTopic(
                 name=name,

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from infra.kafka.broker import Kafka
 from infra.redis.client import Redis
@@ -26,6 +27,12 @@ MAX_SKEW_S = 5.0
 TIMEOUT_S = 5.0
 START = "Start it with `sluice up`, or name it by {}."
 LOGS = "See the logs in {}; `sluice up` starts again what ends."
+
+
+class _Ready(BaseModel):
+    """What /readyz answers."""
+
+    reasons: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ def folder(system: System) -> Iterator[Check]:
         return
     readable = os.access(path, os.R_OK | os.W_OK | os.X_OK)
     if not readable:
-        yield Check("data folder", "failed", f"{path} can't be written by this user", "Run as its owner, or give another --data-dir.")
+        detail = f"{path} can't be written by this user"
+        yield Check("data folder", "failed", detail, "Run as its owner, or give another --data-dir.")
         return
     yield Check("data folder", "ok", str(path.resolve()))
     for name in ("admin.key", "signing.key"):
@@ -94,15 +102,16 @@ def gateway(system: System) -> Iterator[Check]:
     try:
         with open_http(system.http, {}) as http:
             response = http.get("/readyz", timeout=TIMEOUT_S)
-            answer: object = response.json()
-    except (httpx.TransportError, ValueError) as error:
+            answer = _Ready.model_validate_json(response.content)
+    except (httpx.TransportError, ValidationError) as error:
         yield Check("gateway", "failed", f"{system.http} doesn't answer ({describe(error)})", START.format("SLUICE_URL"))
         return
-    reasons = answer.get("reasons", []) if isinstance(answer, dict) else []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if response.is_success:
         yield Check("gateway", "ok", f"{system.http} is ready")
     else:
-        yield Check("gateway", "failed", f"not ready: {reasons}", "Wait a few seconds; then see the checks below.")
+        yield Check(
+            "gateway", "failed", f"not ready: {'; '.join(answer.reasons)}", "Wait a few seconds; then see the checks below."
+        )
     yield from _clock(response)
 
 
@@ -113,7 +122,8 @@ def _clock(response: httpx.Response) -> Iterator[Check]:
         return
     skew_s = abs(time.time() - there_s)
     if skew_s > MAX_SKEW_S:
-        yield Check("clock", "failed", f"{skew_s:.0f} s away from the gateway's", "Set both by NTP: tokens and deadlines depend on it.")
+        detail = f"{skew_s:.0f} s away from the gateway's"
+        yield Check("clock", "failed", detail, "Set both by NTP: tokens and deadlines depend on it.")
     else:
         yield Check("clock", "ok", "as the gateway's")
 
@@ -170,7 +180,8 @@ def clickhouse(system: System) -> Iterator[Check]:
     if response.is_error:
         yield Check("clickhouse", "failed", response.text.strip()[:300], "Check the user and the password in SLUICE_CLICKHOUSE.")
     elif response.text.strip() != "1":
-        yield Check("clickhouse", "failed", "sluice.usage is missing", "Start accounting: `sluice serve accounting` makes the tables.")
+        advice = "Start accounting: `sluice serve accounting` makes the tables."
+        yield Check("clickhouse", "failed", "sluice.usage is missing", advice)
     else:
         yield Check("clickhouse", "ok", f"{where} has the tables")
 

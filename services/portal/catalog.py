@@ -7,8 +7,7 @@ from genai_prices.data import providers
 from genai_prices.types import ClauseEquals, ClauseOr, MatchLogic
 
 from schemas.control import Deployment, Model
-
-OPENAI_KEY = "os.environ/OPENAI_API_KEY"
+from services.portal.config import OPENAI_KEY
 
 # The price data doesn't say which endpoint serves a model: names do.
 _ANSWERS = re.compile(r"^(gpt-\d|gpt-chat|chatgpt-|o\d|text-embedding-)")

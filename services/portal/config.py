@@ -7,21 +7,24 @@ in silence.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, cast
+from typing import cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from schemas.base import JsonObject
 from schemas.control import Deployment, EchoSettings, Model, Name, Price
 from schemas.policy import Policy
+from services.portal.litellm import NOT_OURS, Entry, File, Info, Params, explain, load
 
 ENVIRONMENT, FILE = "os.environ/", "file/"
-NOT_OURS = frozenset({"router_settings", "litellm_settings", "general_settings", "environment_variables", "mcp_servers"})
-_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
+OPENAI_KEY = f"{ENVIRONMENT}OPENAI_API_KEY"
+OWN_ADDRESS = frozenset({"openai", "echo", "local"})
+"""Providers that need no `api_base`. Whoever else is named speaks OpenAI's API at its address."""
+
 Lookup = Callable[[str], str | None]
 
 
@@ -70,49 +73,6 @@ class Parsed:
         )
 
 
-class _Prices(BaseModel):
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-    input_cost_per_token: Decimal | None = Field(default=None, ge=0)
-    output_cost_per_token: Decimal | None = Field(default=None, ge=0)
-    cache_read_input_token_cost: Decimal | None = Field(default=None, ge=0)
-
-
-class _Params(_Prices):
-    model: Annotated[str, Field(pattern=r"^[^/]+/.+$")]
-    api_base: str | None = None
-    api_key: str | None = None
-    weight: float = Field(default=1, gt=0)
-    timeout: float | None = Field(default=None, gt=0)
-
-
-class _Info(_Prices):
-    id: str | None = Field(default=None, min_length=1, max_length=256)
-    mode: str | None = None
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-    model_name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^*]+$")]
-    litellm_params: _Params
-    model_info: _Info = _Info()
-
-
-class _Team(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    policy: Policy = Policy()
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-    model_list: list[_Entry] | None = None
-    policy: Policy | None = None
-    teams: dict[Name, _Team] = Field(default_factory=dict[Name, _Team])
-
-
 def read(texts: Sequence[tuple[str, str]], environment: Lookup = lambda _: None) -> Parsed:
     """Reads files (name, text) as one configuration. Raises ConfigError with everything that is wrong.
 
@@ -141,12 +101,12 @@ class _Reading:
     def add(self, name: str, text: str) -> None:
         """Takes one more file in."""
         try:
-            raw = _OBJECT.validate_python(yaml.load(text, _Loader) or {})
-            document = _File.model_validate(raw)
+            raw = load(text)
+            document = File.model_validate(raw)
         except yaml.YAMLError as error:
             self._problems.append(f"{name}: not YAML: {_flat(str(error))}")
         except ValidationError as error:
-            self._problems += [_explain(name, e["loc"], e["msg"]) for e in error.errors(include_url=False, include_input=False)]
+            self._problems += [explain(name, e["loc"], e["msg"]) for e in error.errors(include_url=False, include_input=False)]
         else:
             self._check_members(name, raw, document)
             self._add_policies(name, document)
@@ -164,7 +124,7 @@ class _Reading:
         teams = tuple(TeamPolicy(name=name, policy=policy) for name, policy in self._teams.items())
         return Parsed(models, self._policy, teams, self._secrets, tuple(self._warnings))
 
-    def _check_members(self, name: str, raw: JsonObject, document: _File) -> None:
+    def _check_members(self, name: str, raw: JsonObject, document: File) -> None:
         for member in document.model_extra or {}:
             what = "a setting of LiteLLM's that Sluice doesn't have" if member in NOT_OURS else "not known"
             self._warnings.append(f"{name}: {member}: {what}; it has no effect")
@@ -179,7 +139,7 @@ class _Reading:
         known = policy.model_dump(mode="json", by_alias=True)
         self._problems += [f"{unknown}: no such member of a policy; check the spelling" for unknown in _unknown(path, raw, known)]
 
-    def _add_policies(self, name: str, document: _File) -> None:
+    def _add_policies(self, name: str, document: File) -> None:
         if document.policy is not None:
             if self._policy is not None:
                 self._problems.append(f"{name}: policy: another file has one already; leave one of them out")
@@ -189,7 +149,7 @@ class _Reading:
                 self._problems.append(f"{name}: teams.{team}: another file has it already; leave one of them out")
             self._teams[team] = given.policy
 
-    def _add_deployment(self, path: str, entry: _Entry) -> None:
+    def _add_deployment(self, path: str, entry: Entry) -> None:
         params, info = entry.litellm_params, entry.model_info
         provider, _, model = params.model.partition("/")
         deployments = (self._models if self._models is not None else {}).get(entry.model_name, [])
@@ -197,8 +157,8 @@ class _Reading:
             id=self._id(path, info.id, entry.model_name, len(deployments)),
             provider=provider,
             model=model,
-            api_base=self._address(path, params.api_base),
-            api_key=self._reference(params.api_key),
+            api_base=self._address(path, provider, params.api_base),
+            api_key=self._reference(provider, params),
             weight=params.weight,
             timeout_s=params.timeout,
             price=self._price(path, params, info),
@@ -231,8 +191,10 @@ class _Reading:
             taken.add(name)
             deployments[place] = deployment.model_copy(update={"id": name})
 
-    def _address(self, path: str, written: str | None) -> str | None:
+    def _address(self, path: str, provider: str, written: str | None) -> str | None:
         address = written
+        if written is None and provider not in OWN_ADDRESS:
+            self._problems.append(f"{path}.litellm_params.api_base: give the address at which {provider} speaks OpenAI's API")
         if written is not None and written.startswith(ENVIRONMENT):
             address = self._environment(written)
             if not address:
@@ -242,14 +204,17 @@ class _Reading:
             self._problems.append(f"{path}.litellm_params.api_base: must begin with http:// or https://")
         return address
 
-    def _reference(self, api_key: str | None) -> str | None:
+    def _reference(self, provider: str, params: Params) -> str | None:
+        api_key = params.api_key
+        if api_key is None and provider == "openai" and params.api_base is None:
+            return OPENAI_KEY  # as LiteLLM does; but OpenAI's key is nobody else's business
         if not api_key or api_key.startswith((ENVIRONMENT, FILE)):
             return api_key or None
         name = secret_name(api_key)
         self._secrets[name] = api_key
         return f"{FILE}{name}"
 
-    def _price(self, path: str, params: _Params, info: _Info) -> Price | None:
+    def _price(self, path: str, params: Params, info: Info) -> Price | None:
         written = [p for p in (info, params) if p.input_cost_per_token is not None or p.output_cost_per_token is not None]
         if not written:
             return None
@@ -263,15 +228,15 @@ class _Reading:
             return None
         return Price(input_usd=prices.input_cost_per_token, output_usd=output, cache_read_usd=prices.cache_read_input_token_cost)
 
-    def _echo(self, path: str, params: _Params) -> EchoSettings:
+    def _echo(self, path: str, params: Params) -> EchoSettings:
         try:
             return EchoSettings.model_validate(params.model_extra or {})
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
-            self._problems += [_explain("", e["loc"], e["msg"], f"{path}.litellm_params.") for e in errors]
+            self._problems += [explain("", e["loc"], e["msg"], f"{path}.litellm_params.") for e in errors]
             return EchoSettings()
 
-    def _warn_of_extras(self, path: str, entry: _Entry, provider: str) -> None:
+    def _warn_of_extras(self, path: str, entry: Entry, provider: str) -> None:
         known = EchoSettings.model_fields if provider == "echo" else {}
         for part, members in (
             ("", entry.model_extra),
@@ -288,19 +253,6 @@ def secret_name(secret: str) -> str:
     return f"key-{hashlib.sha256(b'sluice credential ' + secret.encode()).hexdigest()[:16]}"
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two members of one name; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen = set[str]()
-        for key, _ in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
-            written = str(cast("object", key.value)) if isinstance(key, yaml.ScalarNode) else ""
-            if written and written != "<<" and written in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{written!r} stands twice", key.start_mark)
-            seen.add(written)
-        return cast("dict[Hashable, object]", super().construct_mapping(node, deep))
-
-
 def _unknown(path: str, raw: JsonValue, known: JsonValue) -> Iterator[str]:
     if not isinstance(raw, dict) or not isinstance(known, dict):
         return
@@ -309,23 +261,6 @@ def _unknown(path: str, raw: JsonValue, known: JsonValue) -> Iterator[str]:
             yield f"{path}.{member}"
         else:
             yield from _unknown(f"{path}.{member}", value, known[member])
-
-
-HINTS = {
-    "model": "write the provider first, such as openai/gpt-4o-mini",
-    "model_name": "wildcards are not supported: name each model",
-}
-
-
-def _explain(name: str, location: tuple[int | str, ...], message: str, prefix: str = "") -> str:
-    """`sluice.yaml: model_list[2].litellm_params.weight: Input should be greater than 0`."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    path = path.removeprefix(".")
-    hint = HINTS.get(str(location[-1])) if location and "pattern" in message else None
-    where = f"{name}: {path}" if name else f"{prefix}{path}"
-    return f"{where}: {hint or message}" if path else f"{where}must hold members such as model_list: {message}"
 
 
 def _flat(text: str) -> str:
