@@ -33,8 +33,7 @@ def first_key(settings: Settings, url: str) -> str:
     if path.exists():
         return path.read_text().strip()
     api = _api(settings, url)
-    teams = api.get("/admin/v1/teams")["data"]
-    if not any(isinstance(team, dict) and team["name"] == QUICKSTART_TEAM for team in teams if isinstance(teams, list)):
+    if QUICKSTART_TEAM not in [team.name for team in standing(api).teams]:
         api.post("/admin/v1/teams", {"name": QUICKSTART_TEAM})
     key = str(api.post("/admin/v1/keys", {"team": QUICKSTART_TEAM, "environment": "dev"})["key"])
     path.touch(mode=0o600)
@@ -54,7 +53,8 @@ Try, in another shell:
     -d '{{"model": "echo", "messages": [{{"role": "user", "content": "Hello, Sluice"}}]}}'
 
   OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key} .venv/bin/python -c 'import openai
-for chunk in openai.OpenAI().chat.completions.create(model="echo", stream=True, messages=[{{"role": "user", "content": "Hello again"}}]):
+messages = [{{"role": "user", "content": "Hello again"}}]
+for chunk in openai.OpenAI().chat.completions.create(model="echo", messages=messages, stream=True):
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print()'
 

@@ -17,7 +17,7 @@ from infra.secret_files import admin_key
 from infra.settings import Settings
 from infra.telemetry import logs
 from services.cli import endpoints
-from services.cli.compose import SERVICES, ServiceName, base_url, listen, own_pids, run, run_loop
+from services.cli.compose import SERVICES, base_url, listen, own_pids, run, run_loop
 from services.cli.first_steps import apply_config, first_key, try_this
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,6 @@ async def _up_in_processes(
     from infra.embedded.process import PartFailed
     from services.cli.children import Children
 
-    names: list[ServiceName] = [name for name in SERVICES if name != "portal"]
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -107,13 +106,13 @@ async def _up_in_processes(
         services.update(children.pids)
         note()
 
-    children = Children(settings, port, names, changed)
+    children = Children(settings, port, changed)
     try:
         await children.start()
         changed()
         await ready()
         await stopping.wait()
-    except* PartFailed as failures:
-        sys.exit(str(failures.exceptions[0]))
+    except PartFailed as failure:
+        sys.exit(str(failure))
     finally:
         await children.stop()
