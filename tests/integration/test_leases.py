@@ -1,12 +1,10 @@
 """The lease script on a real Redis: who may call a provider, how often, and what is told after a death."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from itertools import count
-from pathlib import Path
 
 import pytest
 
-from infra.embedded.parts import REDIS
 from infra.embedded.stack import Stack
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords, Lease
@@ -14,19 +12,16 @@ from infra.redis.jobs import JobRecords, Lease
 _NUMBERS = count()
 
 
-@pytest.fixture(scope="module")
-async def redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Redis]:
-    stack = Stack(Path(tmp_path_factory.mktemp("leases")), [REDIS])
-    await stack.start()
+@pytest.fixture
+async def redis(stack: Stack) -> AsyncGenerator[Redis]:
     client = Redis(stack.redis, 2)
     yield client
     await client.close()
-    await stack.stop()
 
 
 @pytest.fixture
 def job_id() -> str:
-    return f"job_{next(_NUMBERS)}"
+    return f"job_lease_{next(_NUMBERS)}"
 
 
 async def _ask(records: JobRecords, job_id: str, ask: str = "", held: int = 0, attempts: int = 3, note: str = "") -> Lease:
