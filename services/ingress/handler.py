@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 15.0
 _SUBMIT_S = 2.0
 _GRACE_S = 0.5
+_TAGS = ("list[", "constrained-")
+"""How pydantic names the alternatives of a union among the members of a path."""
+
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -165,7 +168,7 @@ def _checked(model: type[B], body: JsonObject) -> B:
         return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "constrained", "str")))
+        param = ".".join(str(part) for part in first["loc"] if part != "str" and not str(part).startswith(_TAGS))
         raise InvalidRequest(f"Invalid value for `{param}`: {first['msg']}", param=param or None) from None
 
 
