@@ -1,0 +1,197 @@
+"""One or more messages of each type, with every member filled in somewhere.
+
+`python -m tests.contract.examples` records those whose file is not there yet in `tests/recorded/v0.1`. What is recorded stays:
+today's models must read it for ever. Messages of real runs will stand beside them.
+"""
+
+from decimal import Decimal
+from pathlib import Path
+
+from schemas.base import Message
+from schemas.batch import BatchError, BatchLine, BatchResponse, BatchResult
+from schemas.cancel import Cancel
+from schemas.completion import Attempt, Completion
+from schemas.control import Deployment, EchoSettings, Model, Organization, Price, Team, VirtualKey
+from schemas.errors import ProviderError, RateLimited
+from schemas.job import Api, CacheRequest, Caller, GuardFinding, Job, JobStatus, Labels, ReplyTo, Verdict
+from schemas.kept import Kept
+from schemas.policy import CachePolicy, EffectivePolicy, GuardAction, GuardPolicy, Limits, Policy
+from schemas.reply import Answer, Closed, Delta, Failed, Opened, Reply, Served
+from schemas.slip import Stage
+from schemas.topics import Lane
+from schemas.usage import Usage
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+RELEASE = "v0.1"
+
+_JOB_ID = "job_019b76daa8007000800000000000002a"
+_ACCEPTED_MS = 1_767_225_600_000
+_CALLER = Caller(organization="acme", team="fraud", project="scores", environment="prod", key_id="key_1", user="ada")
+_LABELS = Labels(feature="triage", segment="eu", metadata={"ticket": "4711"})
+_VERDICT = Verdict(verdict="redact", findings=(GuardFinding(kind="card", action="redact", count=2),))
+_POLICY = EffectivePolicy(
+    version="3.1.4",
+    guard=GuardPolicy(actions={"card": GuardAction.REDACT, "email": GuardAction.FLAG}),
+    cache=CachePolicy(enabled=True, ttl_s=600, namespace="shared"),
+    models=("small", "large"),
+    timeout_s=30,
+)
+_USAGE = Usage(
+    input_tokens=1200, cache_read_tokens=1024, cache_write_tokens=0, output_tokens=300, reasoning_tokens=128, source="provider"
+)
+_ATTEMPT = Attempt(
+    id=f"att_{_JOB_ID.removeprefix('job_')}_1",
+    n=1,
+    deployment="small-eu",
+    provider="openai",
+    provider_model="gpt-small-2026",
+    started_ms=_ACCEPTED_MS + 12,
+    latency_ms=812.5,
+    ttft_ms=90.25,
+    status="completed",
+    http_status=200,
+    usage=_USAGE,
+    cost_usd=Decimal("0.001234567"),
+    price_version="genai-prices 0.0.40",
+    service_tier="default",
+    raw_usage='{"prompt_tokens": 1200}',
+)
+_COMPLETION = Completion(
+    job_id=_JOB_ID,
+    status=JobStatus.COMPLETED,
+    api=Api.CHAT,
+    lane=Lane.INTERACTIVE,
+    model="small",
+    caller=_CALLER,
+    labels=_LABELS,
+    policy_version="3.1.4",
+    accepted_ms=_ACCEPTED_MS,
+    ended_ms=_ACCEPTED_MS + 900,
+    ended_by="router",
+    attempts=(_ATTEMPT,),
+    cache="miss",
+    cache_key="5e0f",
+    cache_ttl_s=600,
+    saved_usd=Decimal("0.5"),
+    verdict=_VERDICT,
+    custom_id="line 7",
+    queue_ms=12,
+    trace_id="0af7651916cd43dd8448eb211c80319c",
+)
+_SERVED = Served(
+    model="small", deployment="small-eu", cache="miss", verdict=_VERDICT, cost_usd=Decimal("0.001"), provider_ms=812.5, age_s=7
+)
+_WRITTEN_POLICY = Policy(
+    guard=GuardPolicy(actions={"iban": GuardAction.BLOCK, "phone": GuardAction.ALLOW}),
+    cache=CachePolicy(enabled=False),
+    models=("small",),
+    limits=Limits(requests_per_minute=60),
+    timeout_s=12.5,
+)
+_DEPLOYMENT = Deployment(
+    id="small-eu",
+    provider="openai",
+    model="gpt-small-2026",
+    api_base="http://127.0.0.1:9999/v1",
+    api_key="os.environ/OPENAI_API_KEY",
+    weight=2,
+    timeout_s=20,
+    price=Price(input_usd=Decimal("0.00000015"), output_usd=Decimal("0.0000006"), cache_read_usd=Decimal("0.000000075")),
+)
+_ECHO = Deployment(
+    id="echo", provider="echo", model="echo", echo=EchoSettings(latency_ms=20, token_ms=1, tokens=16, failure_rate=0.1)
+)
+
+EXAMPLES: dict[str, Message] = {
+    "chat": Job(
+        id=_JOB_ID,
+        api=Api.CHAT,
+        lane=Lane.INTERACTIVE,
+        model="small",
+        body={"model": "small", "messages": [{"role": "user", "content": "Grüße, 世界"}], "x_unknown": {"a": [1, None, 0.5]}},
+        stream=True,
+        include_usage=True,
+        caller=_CALLER,
+        labels=_LABELS,
+        policy=_POLICY,
+        slip=(Stage.CACHE, Stage.ROUTER),
+        way=(Stage.GUARD, Stage.CACHE, Stage.ROUTER),
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 120_000,
+        reply_to=ReplyTo(kind="inbox", partition=17),
+        cache=CacheRequest(read=True, write=False, max_age_s=60, ttl_s=90, key="5e0f", status="miss"),
+        verdict=_VERDICT,
+        signature="c0ffee",
+    ),
+    "embeddings of a batch line": Job(
+        id=_JOB_ID,
+        api=Api.EMBEDDINGS,
+        lane=Lane.BATCH,
+        model="vectors",
+        body={"model": "vectors", "input": ["a", "b"]},
+        caller=Caller(organization="acme", team="search", key_id="key_2"),
+        policy=EffectivePolicy(version="1"),
+        slip=(Stage.ROUTER,),
+        way=(Stage.ROUTER,),
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 86_400_000,
+        reply_to=ReplyTo(kind="results"),
+        custom_id="line 7",
+    ),
+    "opened": Reply(job_id=_JOB_ID, attempt=1, seq=0, event=Opened(served=_SERVED)),
+    "delta": Reply(job_id=_JOB_ID, attempt=1, seq=1, event=Delta(data=('{"choices":[]}', '{"choices":[{"index":0}]}'))),
+    "closed": Reply(job_id=_JOB_ID, attempt=1, seq=2, event=Closed()),
+    "answer": Reply(job_id=_JOB_ID, event=Answer(status=200, body='{"id": "x"}', served=_SERVED)),
+    "failed": Reply(
+        job_id=_JOB_ID,
+        attempt=2,
+        event=Failed(fault=RateLimited("Slow down.", param="model", retry_after_s=3).fault(), served=_SERVED),
+    ),
+    "completed": _COMPLETION,
+    "failed by the provider": _COMPLETION.model_copy(
+        update={
+            "status": JobStatus.FAILED,
+            "fault": ProviderError("The provider answered 500.").fault(),
+            "attempts": (_ATTEMPT.model_copy(update={"status": "failed", "http_status": 500, "error": "server_error"}),),
+        }
+    ),
+    "cancel": Cancel(job_id=_JOB_ID, reason="the caller went away"),
+    "line": BatchLine(custom_id="line 7", method="POST", url="/v1/chat/completions", body={"model": "small", "messages": []}),
+    "response": BatchResult(
+        id="batch_req_1", custom_id="line 7", response=BatchResponse(status_code=200, request_id=_JOB_ID, body={"id": "x"})
+    ),
+    "error": BatchResult(
+        id="batch_req_2", custom_id="line 8", error=BatchError(code="batch_expired", message="The deadline passed.")
+    ),
+    "kept answer": Kept(completion=_COMPLETION, answer=Answer(body='{"id": "x"}', served=_SERVED)),
+    "kept stream": Kept(completion=_COMPLETION, stream=('{"choices":[]}',), seq=2),
+    "organization": Organization(id="org_1", name="acme", version=2, policy=_WRITTEN_POLICY),
+    "team": Team(id="team_1", name="fraud", organization="acme", version=5, policy=_WRITTEN_POLICY, created_ms=_ACCEPTED_MS),
+    "key": VirtualKey(
+        id="key_1",
+        sha256="a" * 64,
+        last4="9f3c",
+        team="fraud",
+        project="scores",
+        environment="prod",
+        user="ada",
+        version=1,
+        policy=_WRITTEN_POLICY,
+        revoked=True,
+        created_ms=_ACCEPTED_MS,
+    ),
+    "model": Model(name="small", deployments=(_DEPLOYMENT, _ECHO), version=4, owned_by="platform team", created_ms=_ACCEPTED_MS),
+}
+
+
+def record() -> None:
+    """Writes the examples that aren't recorded yet, as they are when every member is written."""
+    for name, message in EXAMPLES.items():
+        path = RECORDED / RELEASE / message.TYPE / f"{name.replace(' ', '_')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(message.model_dump_json(indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    record()
