@@ -97,6 +97,11 @@ class Blocks(Generic[Row]):
         """Rows held here. The driver stops reading the partition when these are enough for it."""
         return len(self._rows)
 
+    @property
+    def waits(self) -> bool:
+        """A plan was written down by whoever came before, and not all of its records have arrived: read on, however many."""
+        return self._plan is not None and self._written_down and not self._is_complete(self._plan)
+
     def arrive(self, offset: int, row: Row) -> None:
         """A record was read. Offsets rise; one that has been here before is ignored."""
         if offset < self._position:

@@ -111,7 +111,12 @@ class ClickHouse:
         Waits for the answer; raises ClickHouseUnavailable (stored or not: unknown) or ClickHouseRejected.
         """
         names, data = list(columns), list(columns.values())
-        settings = {"insert_deduplication_token": token, "async_insert": "0"}
+        settings = {
+            "insert_deduplication_token": token,
+            "async_insert": "0",
+            # Its default of 100 would refuse a block of rows from many months, and a planned block has to go in.
+            "max_partitions_per_insert_block": "0",
+        }
         await self._call(
             lambda: self._driver.insert(table, data, names, column_oriented=True, settings=settings)
         )

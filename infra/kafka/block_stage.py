@@ -30,6 +30,8 @@ _AT_ONCE = 100
 _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.02
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 10.0
+# The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
+_ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,6 @@ class BlockStage(Generic[Row]):
             return next(iter(self._stuck.values()))
         if not self._ways:
             return f"{self.name}: no partitions assigned yet"
-        if len(self._ways) < len(self._tasks):
-            return f"{self.name}: does not know yet where its partitions stand"
         if self._loop is None or self._loop.done():
             return f"{self.name}: its loop has ended"
         return None
@@ -153,11 +153,8 @@ class BlockStage(Generic[Row]):
         self._draining = True
         if self._loop is not None:
             await _cancelled([self._loop])
-        for partition, task in self._tasks.items():
-            if way := self._ways.get(partition):
-                way.end()
-            else:
-                task.cancel()
+        for way in self._ways.values():
+            way.end()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_s)
         await _cancelled(self._tasks.values())
@@ -176,37 +173,42 @@ class BlockStage(Generic[Row]):
         metrics.REBALANCES.labels(self.name).inc()
 
     async def assigned(self, partitions: Collection[Partition]) -> None:
-        """Begins with each partition where the group stands."""
-        if self._draining:
+        """Begins with each partition where the group stands. Before that is known no record may be taken."""
+        if self._draining or not partitions:
             return
+        marks = await self._standing(partitions)
         for partition in partitions:
-            self._tasks[partition] = asyncio.create_task(self._serve(partition))
+            try:
+                way = _Way[Row](partition, marks.get(partition), self._limits)
+            except ValueError as error:
+                log.error("%s: can't begin with %s/%d: %s", self.name, *partition, error)
+                self._stuck[partition] = f"{self.name}: {error}"
+            else:
+                self._ways[partition] = way
+                self._tasks[partition] = asyncio.create_task(self._serve(partition, way))
         self._changed.set()
 
-    async def _serve(self, partition: Partition) -> None:
-        """A partition's task, until it is revoked or everything is drained."""
-        mark = await self._standing(partition)
+    async def _standing(self, partitions: Collection[Partition]) -> dict[Partition, Mark]:
+        """What the group has committed. Without it nothing can be taken, so it is asked again."""
+        for pause_s in _ASK_AGAIN_S:
+            try:
+                return await self._source.committed(partitions)
+            except Exception as error:
+                log.warning("%s: can't ask for what is committed (%s), trying again", self.name, type(error).__name__)
+                await asyncio.sleep(pause_s)
         try:
-            way = self._ways[partition] = _Way[Row](partition, mark, self._limits)
-        except ValueError as error:
-            log.error("%s: can't begin with %s/%d: %s", self.name, *partition, error)
-            self._stuck[partition] = f"{self.name}: {error}"
-            return
-        self._changed.set()
+            return await self._source.committed(partitions)
+        except Exception as error:
+            what = f"{self.name}: was given partitions and can't read what is committed ({type(error).__name__})"
+            self._stuck |= dict.fromkeys(partitions, what)
+            raise
+
+    async def _serve(self, partition: Partition, way: _Way[Row]) -> None:
+        """A partition's task, until it is revoked or everything is drained."""
         while (step := await way.next_step()) is not None:
             await self._patiently(partition, step)
             way.done(step)
             self._changed.set()
-
-    async def _standing(self, partition: Partition) -> Mark | None:
-        wait_s = _FIRST_WAIT_S
-        while True:
-            try:
-                return (await self._source.committed([partition])).get(partition)
-            except Exception as error:
-                log.warning("%s: can't ask for what is committed (%s), trying again", self.name, type(error).__name__)
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     async def _patiently(self, partition: Partition, step: Commit | Insert[_Held[Row]]) -> None:
         """Does a step until it is known to be done."""
@@ -251,7 +253,7 @@ class BlockStage(Generic[Row]):
         if not roomy:
             await self._changed.wait()
             return
-        patience_s = _IDLE_POLL_S if len(roomy) == len(self._tasks) else _BUSY_POLL_S
+        patience_s = _IDLE_POLL_S if len(roomy) == len(self._ways) else _BUSY_POLL_S
         records = await self._source.poll(roomy, _AT_ONCE, patience_s)
         # As it is now: over a rebalance there are other ways, which begin elsewhere.
         ways = dict(self._ways)
