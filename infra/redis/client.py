@@ -1,23 +1,31 @@
-"""The only module that speaks to Redis: Lua scripts, sent in batches, with a time-out.
+"""The only module that speaks to Redis: Lua scripts over one connection, pipelined, each with a time-out.
 
-Calls made in one turn of the event loop travel as one pipeline, since a round trip of redis-py costs far more CPU than a
-script (measured in docs/decisions/0004).
+Calls made in one turn of the event loop are written together, and answers are read as they come: a round trip of redis-py's
+pool costs far more CPU than a script (measured in docs/decisions/0004).
 """
 
 import asyncio
 import hashlib
+import logging
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Self, cast
 
-from redis.asyncio import Redis as Client
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 Value = bytes | int | None | list["Value"]
 Argument = str | bytes | int | float
 
+log = logging.getLogger(__name__)
+
 _MAX_BATCH = 512
+_RECONNECT_S = 5.0
 # Full, a replica, or unable to write to its disk: that says nothing about the script, and it passes.
 _REFUSALS = ("OOM ", "READONLY ", "MISCONF ")
 
@@ -46,82 +54,147 @@ class _Call:
     keys: Sequence[str]
     args: Sequence[Argument]
     done: "asyncio.Future[Value]"
+    began: float
+    by_sha: bool = True
+
+    def words(self) -> tuple[Argument, ...]:
+        """By EVALSHA, or by EVAL, which also loads the script and passes proxies that refuse SCRIPT LOAD."""
+        name, body = ("EVALSHA", self.script.sha) if self.by_sha else ("EVAL", self.script.text)
+        return (name, body, len(self.keys), *self.keys, *self.args)
+
+
+_PING = Script("ping", "return 1", hashlib.sha1(b"return 1", usedforsecurity=False).hexdigest())
 
 
 class Redis:
     """A connection to Redis. `run` is all there is to it; the typed functions stand in the files beside this one."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._client = Client.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url,
-            socket_timeout=timeout_s * 4,
-            socket_connect_timeout=timeout_s * 4,
-            max_connections=64,
+        self._pool = ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url, socket_connect_timeout=timeout_s * 4, retry=Retry(NoBackoff(), 0)
         )
         self._timeout_s = timeout_s
-        self._waiting: list[_Call] = []
-        self._flushes: set[asyncio.Task[None]] = set()
-        self._scheduled = False
+        self._waiting: deque[_Call] = deque()
+        self._sent: deque[_Call] = deque()
+        self._work = asyncio.Event()
+        self._connection: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()) -> Value:
         """The script's result. Raises RedisUnavailable; a script's own error is raised as RedisError."""
         loop = asyncio.get_running_loop()
-        call = _Call(script, keys, args, loop.create_future())
+        now = loop.time()
+        self._refuse_if_stalled(now)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        call = _Call(script, keys, args, loop.create_future(), now)
         self._waiting.append(call)
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._flush)
+        self._work.set()
+        late = loop.call_later(self._timeout_s, _expire, call, self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await call.done
-        except TimeoutError as error:
-            raise RedisUnavailable(f"Redis did not answer {script.name} within {self._timeout_s} s") from error
+            return await call.done
+        finally:
+            late.cancel()
 
     async def ping(self) -> bool:
         """True if Redis answers in time."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return bool(await cast("Any", self._client).ping())
-        except (TimeoutError, RedisError, OSError):
+            return await self.run(_PING, ()) == 1
+        except (RedisUnavailable, RedisError):
             return False
 
     async def close(self) -> None:
-        for task in self._flushes:
-            task.cancel()
-        await asyncio.gather(*self._flushes, return_exceptions=True)
-        await self._client.aclose()
+        for task in (self._writer, self._reader):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._lose(RedisUnavailable("the connection to Redis is closed"))
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            task = asyncio.create_task(self._send(batch))
-            self._flushes.add(task)
-            task.add_done_callback(self._flushes.discard)
+    def _refuse_if_stalled(self, now: float) -> None:
+        """While Redis hangs, the oldest call asks whether it is back; nobody else waits for his time-out."""
+        waited_s = now - self._sent[0].began if self._sent else 0.0
+        if waited_s > _RECONNECT_S:
+            self._lose(RedisUnavailable("Redis hangs"))
+        elif waited_s > 2 * self._timeout_s:
+            raise RedisUnavailable(f"Redis has not answered for {waited_s:.1f} s")
 
-    async def _send(self, batch: list[_Call]) -> None:
-        try:
-            results = await self._execute(batch, by_sha=True)
-            unknown = [call for call, result in zip(batch, results, strict=True) if isinstance(result, NoScriptError)]
-            if unknown:
-                again = iter(await self._execute(unknown, by_sha=False))
-                results = [next(again) if isinstance(result, NoScriptError) else result for result in results]
-        except (RedisError, OSError) as error:
-            results = [RedisUnavailable(f"Redis can't be reached: {type(error).__name__}")] * len(batch)
-        for call, result in zip(batch, results, strict=True):
-            if call.done.done():
-                continue
-            if isinstance(result, RedisError) and any(refusal in str(result) for refusal in _REFUSALS):
-                call.done.set_exception(RedisUnavailable(f"Redis refuses {call.script.name}: {result}"))
-            elif isinstance(result, BaseException):
-                call.done.set_exception(result)
-            else:
-                call.done.set_result(cast("Value", result))
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                while batch := self._batch():
+                    connection = await self._connected()
+                    self._sent.extend(batch)
+                    await connection.send_packed_command(connection.pack_commands([c.words() for c in batch]), check_health=False)
+            except (RedisError, OSError) as error:
+                self._lose(RedisUnavailable(f"Redis can't be reached: {type(error).__name__}"))
 
-    async def _execute(self, batch: list[_Call], *, by_sha: bool) -> list[object]:
-        """By EVALSHA, or by EVAL, which also loads the script and passes proxies that refuse SCRIPT LOAD."""
-        pipe = cast("Any", self._client.pipeline(transaction=False))
-        for call in batch:
-            name, body = ("EVALSHA", call.script.sha) if by_sha else ("EVAL", call.script.text)
-            pipe.execute_command(name, body, len(call.keys), *call.keys, *call.args)
-        return cast("list[object]", await pipe.execute(raise_on_error=False))
+    def _batch(self) -> list[_Call]:
+        batch: list[_Call] = []
+        while self._waiting and len(batch) < _MAX_BATCH:
+            call = self._waiting.popleft()
+            if not call.done.done():
+                batch.append(call)
+        return batch
+
+    async def _connected(self) -> Any:
+        if self._connection is None:
+            connection = self._pool.make_connection()
+            await connection.connect()
+            self._connection = connection
+            self._reader = asyncio.create_task(self._read(connection))
+        return self._connection
+
+    async def _read(self, connection: Any) -> None:
+        while True:
+            answer: object
+            try:
+                answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except ResponseError as error:
+                answer = error
+            except (RedisError, OSError) as error:
+                if connection is self._connection:
+                    self._lose(RedisUnavailable(f"Redis is gone: {type(error).__name__}"))
+                return
+            self._settle(self._sent.popleft(), answer)
+
+    def _settle(self, call: _Call, answer: object) -> None:
+        if call.done.done():
+            return
+        if isinstance(answer, NoScriptError) and call.by_sha:
+            call.by_sha = False
+            self._waiting.append(call)
+            self._work.set()
+        elif isinstance(answer, RedisError) and any(refusal in str(answer) for refusal in _REFUSALS):
+            call.done.set_exception(RedisUnavailable(f"Redis refuses {call.script.name}: {answer}"))
+        elif isinstance(answer, RedisError):
+            call.done.set_exception(answer)
+        else:
+            call.done.set_result(cast("Value", answer))
+
+    def _lose(self, why: RedisUnavailable) -> None:
+        """Gives up the connection and every call on it: whether they happened is unknown. The next call connects anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            log.info("%s", why)
+            closing = asyncio.create_task(connection.disconnect(nowait=True))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+        lost = [*self._sent, *self._waiting]
+        self._sent.clear()
+        self._waiting.clear()
+        for call in lost:
+            if not call.done.done():
+                call.done.set_exception(why)
+
+
+def _expire(call: _Call, timeout_s: float) -> None:
+    if not call.done.done():
+        call.done.set_exception(RedisUnavailable(f"Redis did not answer {call.script.name} within {timeout_s} s"))
