@@ -72,7 +72,9 @@ class Waiter:
         if why is None:
             self._seq += 1
             self._events.append(reply.event)
-        self._wake()
+        if why is None or self._lost:
+            # Not for what is dropped: who is woken and finds nothing takes it for the end of his patience.
+            self._wake()
         return why
 
     def _refusal(self, reply: Reply) -> str | None:

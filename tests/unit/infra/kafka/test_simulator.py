@@ -127,7 +127,7 @@ class World:
                 assert self.ended[(Partition(topic, record.partition), record.offset)] >= 1
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_no_job_is_lost_and_nothing_finished_is_repeated(seed: int) -> None:
     @in_virtual_time
     async def run() -> None:
