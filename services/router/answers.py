@@ -14,7 +14,7 @@ class NoAnswer(ValueError):
     """What came is no answer of this API: broken JSON, another shape, or an error object."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What an answer, or one event of a stream, says. `text`: what was generated; `usage`: the provider's own object."""
 
@@ -42,19 +42,22 @@ def read_answer(api: Api, body: str) -> Reading:
 def read_event(data: str) -> Reading:
     """Reads one event of a chat stream; one without choices is not for us to judge. Raises NoAnswer."""
     chunk = _object(data)
+    reading = Reading(usage=_usage(chunk), service_tier=_tier(chunk))
     choices = _listed(chunk, "choices") if "choices" in chunk else []
-    usage = _usage(chunk)
-    if not choices:
-        return Reading(usage=usage, usage_only=usage is not None, service_tier=_tier(chunk))
-    finished = any(choice.get("finish_reason") is not None for choice in choices)
-    text = "".join(piece for choice in choices for piece in _pieces(choice, "delta"))
-    return Reading(
-        text=text,
-        usage=usage,
-        finished=finished,
-        says_something=finished or any(map(_says_something, choices)),
-        service_tier=_tier(chunk),
-    )
+    reading.usage_only = not choices and reading.usage is not None
+    for choice in choices:
+        reading.finished |= choice.get("finish_reason") is not None
+        delta = choice.get("delta")
+        content = delta.get("content") if isinstance(delta, dict) and len(delta) == 1 else None
+        if isinstance(content, str):
+            # Nearly every event is this one.
+            reading.text += content
+            reading.says_something |= bool(content)
+        else:
+            reading.text += "".join(_pieces(choice, "delta"))
+            reading.says_something |= _says_something(choice)
+    reading.says_something |= reading.finished
+    return reading
 
 
 def _object(text: str) -> JsonObject:
