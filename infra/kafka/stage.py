@@ -49,6 +49,7 @@ class Stage:
         self._changed = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._broken: str | None = None
+        self._draining = False
 
     async def start(self) -> None:
         """Joins the group and begins to take records."""
@@ -67,6 +68,7 @@ class Stage:
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, lets running work end within `grace_s`, cancels the rest, commits."""
+        self._draining = True
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -176,11 +178,10 @@ class Stage:
             await self._work(record, suspect)
             offsets.finish(record.offset)
             metrics.STAGE_SECONDS.labels(self.name, lane.value).observe(time.perf_counter() - began)
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
             offsets.forget(record.offset)
-            raise
-        except Exception as error:
-            offsets.forget(record.offset)
+            if self._draining and isinstance(error, asyncio.CancelledError):
+                raise
             self._broken = f"{self.name}: {type(error).__name__} on {partition.topic}/{partition.partition}@{record.offset}"
             log.exception("%s: a record could neither be worked on nor put aside", self.name)
         finally:

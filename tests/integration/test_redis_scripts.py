@@ -6,6 +6,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -67,7 +68,7 @@ async def test_a_scripts_own_error_hits_its_caller_only(redis: Redis) -> None:
 
 
 async def test_nobody_there_is_unavailable() -> None:
-    redis = Redis("redis://127.0.0.1:1", timeout_s=2)
+    redis = Redis("redis://127.0.0.1:1", timeout_s=0.2)
     with pytest.raises(RedisUnavailable):
         await redis.run(script("return 1"), [])
     assert not await redis.ping()
@@ -85,6 +86,37 @@ async def test_silence_is_unavailable() -> None:
         await redis.run(script("return 1"), [])
     await redis.close()
     server.close()
+
+
+async def test_answers_that_come_too_late_reach_nobody_else(stack: Stack) -> None:
+    redis, slow = (
+        Redis(stack.redis, timeout_s=0.05),
+        script(
+            "local function now() local t = redis.call('TIME'); return t[1] * 1000 + t[2] / 1000 end "
+            "local ends = now() + 200; while now() < ends do end; return 'slow'"
+        ),
+    )
+    echo = script("return ARGV[1]")
+    for n in range(3):
+        with pytest.raises(RedisUnavailable):
+            await redis.run(slow, [])
+        answers: list[Value] = []
+        while not answers:
+            with suppress(RedisUnavailable):
+                answers = await asyncio.gather(*(redis.run(echo, [], [f"{n}/{m}"]) for m in range(20)))
+        assert answers == [f"{n}/{m}".encode() for m in range(20)]
+    await redis.close()
+
+
+async def test_a_call_that_is_cancelled_takes_its_answer_along(redis: Redis) -> None:
+    echo = script("return ARGV[1]")
+    calls = [asyncio.create_task(redis.run(echo, [], [n])) for n in range(100)]
+    await asyncio.sleep(0)
+    for call_ in calls[::3]:
+        call_.cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [a for n, a in enumerate(answers) if n % 3] == [b"%d" % n for n in range(100) if n % 3]
+    assert await redis.run(echo, [], ["after"]) == b"after"
 
 
 async def test_a_full_redis_is_unavailable_not_an_error_of_the_job(redis: Redis, stack: Stack) -> None:

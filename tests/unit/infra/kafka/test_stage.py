@@ -272,6 +272,24 @@ async def test_a_failing_work_makes_the_stage_not_ready_and_is_not_committed_pas
 
 
 @in_virtual_time
+async def test_work_that_something_inside_it_cancels_is_not_silently_left_undone() -> None:
+    async def cancelled(_: Incoming, __: bool) -> None:
+        acknowledgement = asyncio.get_running_loop().create_future()
+        acknowledgement.cancel()
+        await acknowledgement
+
+    log = MemoryLog()
+    await fill(log, 1)
+    stage = Stage("router", log.source("g", [TOPIC]), cancelled, total=10)
+    await stage.start()
+    await until(stage.not_ready)
+    assert "CancelledError on sluice.router.interactive/0@0" in str(stage.not_ready())
+    await stage.drain(0)
+    await stage.stop()
+    assert committed(log) == Mark(0)
+
+
+@in_virtual_time
 async def test_a_stage_is_ready_when_it_has_partitions() -> None:
     log = MemoryLog()
     stage, _ = stage_of(log, Desk())
