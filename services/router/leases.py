@@ -68,7 +68,9 @@ class Running:
         try:
             yield run
         finally:
-            del self._runs[job_id]
+            # A lease that lapsed may have been granted to this process again, under another run.
+            if self._runs.get(job_id) is run:
+                del self._runs[job_id]
 
     @contextmanager
     def retry(self, same_deployment: bool) -> Generator[None]:
