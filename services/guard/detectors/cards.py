@@ -74,15 +74,27 @@ def _groups(text: str, start: int, end: int) -> list[Span]:
     return groups
 
 
+def _begins_as_iban(text: str, start: int, first: Span) -> bool:
+    """`FR91 3049 4386 ...`: all groups are one number, and it is no card's."""
+    country = text[max(0, start - 2) : start]
+    return first[1] - first[0] == 2 and len(country) == 2 and country.isalpha() and not (start > 2 and word(text[start - 3]))
+
+
 def _windows(text: str, start: int, end: int) -> Iterator[Span]:
     """Spans of whole groups that hold 12 to 19 digits: a card may stand in a row of other numbers.
 
     Groups are of 3 to 8 digits as on a card; smaller ones (4 1 1 1 ...) count only when the run is nothing but them.
     """
     groups = _groups(text, start, end)
-    if start and word(text[start - 1]):  # `FR91 3049 4386 ...`: a row of groups that begins as something else
-        yield from (group for group in groups if _SHORTEST <= group[1] - group[0] <= _LONGEST)
-        return
+    if start and word(text[start - 1]):
+        if _begins_as_iban(text, start, groups[0]):
+            yield from (group for group in groups if _SHORTEST <= group[1] - group[0] <= _LONGEST)
+            return
+        # `user42 4111 1111 ...`: only the first group belongs to something else.
+        groups = groups[1:]
+        if not groups:
+            return
+        start = groups[0][0]
     sizes = [stop - at for at, stop in groups]
     if _SHORTEST <= sum(sizes) <= _LONGEST and len(set(sizes[:-1])) == 1:
         yield start, end
