@@ -110,6 +110,8 @@ class Runtime:
         for service in self._services:
             routes += service.routes
         app = Starlette(routes=routes, exception_handlers={SluiceError: on_error, HTTPException: on_error, Exception: on_error})
+        # Redirects would name a host and a scheme that only a proxy in front of us knows.
+        app.router.redirect_slashes = False
         return uvicorn.Config(
             app,
             lifespan="off",
