@@ -120,6 +120,7 @@ class Runtime:
             http="httptools",
             ws="none",
             server_header=False,
+            proxy_headers=False,
             date_header=True,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(self._platform.settings.drain_s),

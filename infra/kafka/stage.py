@@ -41,6 +41,8 @@ class Stage:
         self._source = source
         self._work = work
         self._capacity = Capacity.of(total)
+        self._crowded = False
+        self._seconds = {lane: metrics.STAGE_SECONDS.labels(name, lane.value) for lane in Lane}
         self._offsets: dict[Partition, Offsets] = {}
         self._owned: set[Partition] = set()
         self._first_new: dict[Partition, int] = {}
@@ -145,17 +147,24 @@ class Stage:
         if not roomy:
             await self._changed.wait()
             return
+        if len(roomy) == len(self._owned) and not self._crowded and min(map(self._capacity.room, Lane)) >= _AT_ONCE:
+            taken = self._spawn(await self._source.poll(roomy, _AT_ONCE, _IDLE_POLL_S))
+        else:
+            taken = await self._take_in_turn(roomy)
+        self._crowded = taken >= _AT_ONCE
+
+    async def _take_in_turn(self, roomy: list[Partition]) -> int:
+        """Interactive first; what it takes is gone when batch is asked. Where there is room for all, one poll does."""
         taken = 0
         for lane in Lane:
-            # Interactive stands first in Lane; what it takes is gone when batch is asked.
             own = [p for p in roomy if lane_of(p) is lane]
             if own and (room := min(_AT_ONCE, self._capacity.room(lane))):
                 taken += self._spawn(await self._source.poll(own, room, 0))
-        if not taken:
-            room = min(self._capacity.room(lane_of(p)) for p in roomy)
-            patience = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
-            if room:
-                self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience))
+        room = min(self._capacity.room(lane_of(p)) for p in roomy)
+        if not taken and room:
+            patience_s = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
+            taken = self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience_s))
+        return taken
 
     def _spawn(self, records: list[Incoming]) -> int:
         for record in records:
@@ -177,7 +186,7 @@ class Stage:
         try:
             await self._work(record, suspect)
             offsets.finish(record.offset)
-            metrics.STAGE_SECONDS.labels(self.name, lane.value).observe(time.perf_counter() - began)
+            self._seconds[lane].observe(time.perf_counter() - began)
         except (Exception, asyncio.CancelledError) as error:
             offsets.forget(record.offset)
             if self._draining and isinstance(error, asyncio.CancelledError):
