@@ -1,11 +1,13 @@
 """What the suites share: the real parts, started once a session."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
 from infra.embedded.parts import KAFKA, REDIS
 from infra.embedded.stack import Stack
+from tests.fakes.recorder import Recorder, recording
+from tests.system import Provider, System, config, running_provider
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,27 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stac
     await stack.start()
     yield stack
     await stack.stop()
+
+
+@pytest.fixture(scope="session")
+async def provider(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Provider]:
+    """The mock provider, in a process of its own."""
+    async with running_provider(tmp_path_factory.mktemp("provider")) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Generator[Recorder]:
+    """A provider that remembers what reached it."""
+    with recording() as recorder:
+        yield recorder
+
+
+@pytest.fixture(scope="session")
+async def system(
+    tmp_path_factory: pytest.TempPathFactory, provider: Provider, recorder: Recorder
+) -> AsyncGenerator[System]:
+    """The whole system by `sluice up`, all services in one process."""
+    system = await System.start(tmp_path_factory.mktemp("system"), config(provider, recorder.base_url))
+    yield system
+    assert await system.stop() == 0, system.log_tail
