@@ -117,9 +117,7 @@ class ClickHouse:
             # Its default of 100 would refuse a block of rows from many months, and a planned block has to go in.
             "max_partitions_per_insert_block": "0",
         }
-        await self._call(
-            lambda: self._driver.insert(table, data, names, column_oriented=True, settings=settings)
-        )
+        await self._call(lambda: self._driver.insert(table, data, names, column_oriented=True, settings=settings))
 
     async def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Rows of a SELECT; `{name:Type}` in it takes its value from `parameters`. All rows are held in memory."""

@@ -153,9 +153,7 @@ async def _ok(_: web.Request) -> web.Response:
 async def _refuse_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A web page must not reach us: not by a form (Origin), not under a name that it made point here (Host)."""
     if "Origin" in request.headers or request.url.host not in LOOPBACK:
-        return web.Response(
-            status=403, text="Not for web pages: this port is for programs on this machine.\n"
-        )
+        return web.Response(status=403, text="Not for web pages: this port is for programs on this machine.\n")
     return await handler(request)
 
 
@@ -168,9 +166,7 @@ async def _statement(request: web.Request, body: bytes) -> Statement:
         sql=b"\n".join(part for part in (words.get("query", "").encode(), body) if part),
         database=words.get("database") or headers.get("X-ClickHouse-Database", ""),
         default_format=words.get("default_format") or headers.get("X-ClickHouse-Format", "TabSeparated"),
-        settings={
-            name: word for name, word in words.items() if name not in TRANSPORT and not _is_param(name)
-        },
+        settings={name: word for name, word in words.items() if name not in TRANSPORT and not _is_param(name)},
         params={name.removeprefix("param_"): word for name, word in words.items() if _is_param(name)},
         readonly=_readonly(words.get("readonly", "0"), request.method),
     )
@@ -225,9 +221,7 @@ def _headers(query_id: str) -> dict[str, str]:
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; running queries get DRAIN_S to end."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", type=Path, required=True, help="folder of the data")
     parser.add_argument("--port", type=int, required=True)
     words = parser.parse_args()

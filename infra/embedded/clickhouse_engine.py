@@ -66,9 +66,7 @@ class _Inserter(Protocol):
 
 
 class _Handle(Protocol):
-    def query(
-        self, query: str | bytes, format: str = ..., params: Mapping[str, str] | None = ...
-    ) -> _Result: ...
+    def query(self, query: str | bytes, format: str = ..., params: Mapping[str, str] | None = ...) -> _Result: ...
     def send_insert(self, query: str, format: str) -> _Inserter: ...
     def close(self) -> None: ...
 
@@ -163,9 +161,7 @@ class Engine:
 def _prepare(handle: _Handle, statement: Statement) -> None:
     if statement.database:
         handle.query(f"USE {_identifier(statement.database)}")
-    words = [
-        f"{_checked(name)} = {_literal(value)}" for name, value in {**DEFAULTS, **statement.settings}.items()
-    ]
+    words = [f"{_checked(name)} = {_literal(value)}" for name, value in {**DEFAULTS, **statement.settings}.items()]
     handle.query("SET " + ", ".join(words))
     if statement.readonly:
         handle.query(f"SET readonly = {statement.readonly}")
@@ -177,9 +173,7 @@ def _insist_on_reading(handle: _Handle, statement: Statement) -> None:
         raise refusal(164, "Cannot execute query in readonly mode", "READONLY")
     text = statement.sql.decode(errors="replace")
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\0", "\\0")
-    plain = handle.query(
-        "SELECT formatQuerySingleLine({sql:String})", "TabSeparatedRaw", {"sql": escaped}
-    ).bytes()
+    plain = handle.query("SELECT formatQuerySingleLine({sql:String})", "TabSeparatedRaw", {"sql": escaped}).bytes()
     if b"OUTFILE" in _QUOTED.sub(b"''", plain).upper().split():
         raise refusal(358, "INTO OUTFILE is not allowed", "INTO_OUTFILE_NOT_ALLOWED")
 

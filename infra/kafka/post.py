@@ -21,6 +21,9 @@ from schemas.job import Job
 from schemas.reply import Answer, Event, Failed, Reply
 from schemas.topics import CANCELS, COMPLETIONS, DEAD, REPLIES, ROUTER, results_topic
 
+MAX_RESULT_BYTES = 1_900_000
+"""Of a result in its record: what the topic takes, less headers. Its reader can't follow a reference into our file store."""
+
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 
@@ -139,7 +142,8 @@ class Post:
         await (await self._handed_over(record))
 
     async def _handed_over(self, record: Outgoing) -> Awaitable[object]:
-        if record.value is not None and len(record.value) > MAX_INLINE_BYTES:
+        most = MAX_RESULT_BYTES if record.topic.startswith(results_topic("")) else MAX_INLINE_BYTES
+        if record.value is not None and len(record.value) > most:
             record = by_reference(record, await self.files.put(record.value))
         return await self.sink.send(record)
 

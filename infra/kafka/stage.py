@@ -19,8 +19,8 @@ from schemas.topics import Lane
 Work = Callable[[Incoming, bool], Awaitable[None]]
 """Works on one record to its acknowledged end; the flag says that it may have been delivered before.
 
-Whatever can be handled (poison, an expired deadline, a provider's error) ends normally. If it raises, the record stays unfinished
-and the stage stops being ready.
+Whatever can be handled (poison, an expired deadline, a provider's error) ends normally. If it raises, it is tried again, and the
+stage is not ready until that goes well.
 """
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ COMMIT_EVERY_S = 0.2
 _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.02
 _AT_ONCE = 256
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
 _ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 
@@ -41,6 +42,7 @@ class Stage:
         self._source = source
         self._work = work
         self._capacity = Capacity.of(total)
+        self._failing: dict[tuple[Partition, int], str] = {}
         self._crowded = False
         self._seconds = {lane: metrics.STAGE_SECONDS.labels(name, lane.value) for lane in Lane}
         self._offsets: dict[Partition, Offsets] = {}
@@ -62,6 +64,8 @@ class Stage:
         """Why the stage isn't ready, or None if it is."""
         if self._broken:
             return self._broken
+        if self._failing:
+            return next(iter(self._failing.values()))
         if not self._owned:
             return f"{self.name}: no partitions assigned yet"
         if any(loop.done() for loop in self._loops):
@@ -184,17 +188,31 @@ class Stage:
         offsets, lane, began = self._offsets[partition], lane_of(partition), time.perf_counter()
         suspect = record.offset < self._first_new[partition]
         try:
-            await self._work(record, suspect)
+            await self._work_until_done(partition, record, suspect)
             offsets.finish(record.offset)
             self._seconds[lane].observe(time.perf_counter() - began)
-        except (Exception, asyncio.CancelledError) as error:
+        except asyncio.CancelledError:
             offsets.forget(record.offset)
-            if self._draining and isinstance(error, asyncio.CancelledError):
-                raise
-            self._broken = f"{self.name}: {type(error).__name__} on {partition.topic}/{partition.partition}@{record.offset}"
-            log.exception("%s: a record could neither be worked on nor put aside", self.name)
+            raise
         finally:
+            self._failing.pop((partition, record.offset), None)
             self._capacity.give_back(lane)
+
+    async def _work_until_done(self, partition: Partition, record: Incoming, suspect: bool) -> None:
+        """A record that can neither be worked on nor put aside keeps its place: what is wrong may pass."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._work(record, suspect)
+                return
+            except (Exception, asyncio.CancelledError) as error:
+                if self._draining and isinstance(error, asyncio.CancelledError):
+                    raise
+                origin = f"{partition.topic}/{partition.partition}@{record.offset}"
+                self._failing[partition, record.offset] = f"{self.name}: {type(error).__name__} on {origin}"
+                log.exception("%s: a record could neither be worked on nor put aside; trying again", self.name)
+            await asyncio.sleep(pause_s)
+            pause_s, suspect = min(2 * pause_s, _LONGEST_PAUSE_S), True
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

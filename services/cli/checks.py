@@ -5,10 +5,11 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -94,7 +95,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def gateway(system: System) -> Iterator[Check]:
+def gateway(system: System, now_s: Callable[[], float] = time.time) -> Iterator[Check]:
     """The HTTP door: answers, is ready, and its clock is ours."""
     if not system.http:
         yield Check("gateway", "failed", f"no running Sluice found in {system.data_dir}", START.format("SLUICE_URL"))
@@ -112,15 +113,15 @@ def gateway(system: System) -> Iterator[Check]:
         yield Check(
             "gateway", "failed", f"not ready: {'; '.join(answer.reasons)}", "Wait a few seconds; then see the checks below."
         )
-    yield from _clock(response)
+    yield from _clock(response, now_s())
 
 
-def _clock(response: httpx.Response) -> Iterator[Check]:
+def _clock(response: httpx.Response, now_s: float) -> Iterator[Check]:
     try:
         there_s = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
     except (ValueError, TypeError):
         return
-    skew_s = abs(time.time() - there_s)
+    skew_s = abs(now_s - there_s)
     if skew_s > MAX_SKEW_S:
         detail = f"{skew_s:.0f} s away from the gateway's"
         yield Check("clock", "failed", detail, "Set both by NTP: tokens and deadlines depend on it.")
@@ -153,7 +154,7 @@ async def redis(system: System) -> list[Check]:
     if not system.redis:
         return [Check("redis", "failed", "no address is known", START.format("SLUICE_REDIS"))]
     url = system.redis if "://" in system.redis else f"redis://{system.redis}"
-    where = url.rpartition("@")[2]
+    where = urlsplit(url).netloc.rpartition("@")[2]
     client = Redis(url, TIMEOUT_S)
     try:
         answers = await client.ping()
@@ -170,7 +171,7 @@ def clickhouse(system: System) -> Iterator[Check]:
         yield Check("clickhouse", "failed", "no address is known", START.format("SLUICE_CLICKHOUSE"))
         return
     url = system.clickhouse if "://" in system.clickhouse else f"http://{system.clickhouse}"
-    where = httpx.URL(url).host
+    where = urlsplit(url).netloc.rpartition("@")[2]
     try:
         with open_http(url, {}) as http:
             response = http.post("/", content=b"EXISTS TABLE sluice.usage", timeout=TIMEOUT_S)

@@ -1,7 +1,6 @@
 """`sluice doctor`: looks at everything, and says what to do."""
 
 import asyncio
-import logging
 from collections.abc import Iterator
 
 import typer
@@ -12,14 +11,14 @@ from rich.text import Text
 from services.cli import checks
 from services.cli.checks import Check
 from services.cli.client import DataDir, Json, System, find
-from services.cli.output import cell, emit
+from services.cli.output import cell, emit, quiet
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
 def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Check everything, and say what to do. Exit status 1 if something is wrong."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    quiet()
     found = list(_all(find(data_dir)))
     if as_json:
         emit({"ok": not _wrong(found), "checks": [_as_json(check) for check in found]})
@@ -32,11 +31,13 @@ def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
 def _all(system: System) -> Iterator[Check]:
     yield from checks.folder(system)
     yield from checks.processes(system)
-    yield from checks.gateway(system)
+    door = list(checks.gateway(system))
+    yield from door
     yield from asyncio.run(checks.kafka(system))
     yield from asyncio.run(checks.redis(system))
     yield from checks.clickhouse(system)
-    yield from checks.configuration(system)
+    if not _wrong(door):
+        yield from checks.configuration(system)
 
 
 def _wrong(found: list[Check]) -> bool:

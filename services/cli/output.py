@@ -1,6 +1,7 @@
 """What a command says: data on stdout, everything else on stderr. NO_COLOR is respected, by Rich."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -50,6 +51,12 @@ def cell(value: object) -> str:
     """A value as text that can't move the cursor or set colours: what doesn't print shows as `\\x1b` does."""
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def quiet() -> None:
+    """What Kafka's client says of each lost connection is not for a person at a terminal: the command says it once."""
+    for name in ("aiokafka", "asyncio", "faststream"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def progress_console() -> Console:

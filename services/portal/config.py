@@ -120,7 +120,7 @@ class _Reading:
         if self._problems:
             raise ConfigError(self._problems)
         self._name_the_unnamed()
-        models = None if self._models is None else tuple(Model(name=n, deployments=tuple(d)) for n, d in self._models.items())
+        models = None if self._models is None else tuple(_model(*item) for item in self._models.items())
         teams = tuple(TeamPolicy(name=name, policy=policy) for name, policy in self._teams.items())
         return Parsed(models, self._policy, teams, self._secrets, tuple(self._warnings))
 
@@ -246,6 +246,10 @@ class _Reading:
             for member in members or {}:
                 if part != "litellm_params." or member not in known:
                     self._warnings.append(f"{path}.{part}{member}: not supported; it has no effect")
+
+
+def _model(name: str, deployments: Sequence[Deployment]) -> Model:
+    return Model(name=name, deployments=tuple(deployments), owned_by=deployments[0].provider)
 
 
 def secret_name(secret: str) -> str:

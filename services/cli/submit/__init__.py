@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import logging
 import secrets
 import signal
 import time
@@ -17,7 +16,7 @@ from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from schemas.topics import Lane
 from services.cli.client import DataDir, Json, System, find
-from services.cli.output import Failed, cell, emit, note
+from services.cli.output import Failed, cell, emit, note, quiet
 from services.cli.submit.bar import progress_bar
 from services.cli.submit.journal import Journal, Progress, Start, parse
 from services.cli.submit.lines import BadFile, Batch, check
@@ -49,7 +48,7 @@ def submit(
     target = out or file.with_suffix(".results.jsonl")
     if target.resolve() == file.resolve():
         raise Failed("The results would overwrite the file itself: give another --out.")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    quiet()
     job = _Job(system, batch, lane, target, patience)
     began_s = time.monotonic()
     try:

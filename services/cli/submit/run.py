@@ -1,16 +1,15 @@
 """One run: lines go to the Kafka door, a bounded number at once; results come back and are written as they come."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
 from pydantic import ValidationError
 
 from infra.files import FileStore
-from infra.kafka.broker import Kafka, Reader
 from infra.kafka.envelope import H_DATAREF, header
-from infra.kafka.log import Incoming, Outgoing, Partition
+from infra.kafka.log import Incoming, Outgoing, Partition, Sink
 from schemas.batch import BatchError, BatchResult
 from schemas.topics import JOBS, RESULTS, Lane, door_topic, results_topic
 from services.cli.output import Failed
@@ -35,6 +34,22 @@ class Watch(Protocol):
     def __call__(self, sent: int, completed: int, failed: int) -> None: ...
 
 
+class Reads(Protocol):
+    """A reader of partitions, as `infra.kafka.broker.Reader` is one."""
+
+    async def ends(self) -> dict[Partition, int]: ...
+    def seek(self, partition: Partition, offset: int) -> None: ...
+    async def position(self, partition: Partition) -> int: ...
+    async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]: ...
+    async def stop(self) -> None: ...
+
+
+class Log(Sink, Protocol):
+    """Kafka, as far as a run needs it."""
+
+    async def reader(self, partitions: Collection[Partition]) -> Reads: ...
+
+
 class _Written(Protocol):
     """What the brokers say of a record that they have."""
 
@@ -48,7 +63,7 @@ class _Written(Protocol):
 class Parts:
     """What a run works with. `token` gives a job token that is still good for long."""
 
-    kafka: Kafka
+    kafka: Log
     files: FileStore
     token: Callable[[], Awaitable[str]]
     out: BinaryIO
@@ -160,7 +175,7 @@ class Run:
         finally:
             await reader.stop()
 
-    async def _until_answered(self, reader: Reader) -> None:
+    async def _until_answered(self, reader: Reads) -> None:
         loop = asyncio.get_running_loop()
         last_s = loop.time()
         while self.completed + self.failed < len(self._batch):
@@ -210,7 +225,7 @@ class Run:
         self._parts.watch(self._journal.progress.count, self.completed, self.failed)
 
 
-async def offsets(kafka: Kafka, lane: Lane, team: str) -> tuple[dict[int, int], dict[int, int]]:
+async def offsets(kafka: Log, lane: Lane, team: str) -> tuple[dict[int, int], dict[int, int]]:
     """The ends of the results topic and of the door: what a run that begins now writes and gets stands behind them."""
     wanted = [Partition(results_topic(team), n) for n in range(RESULTS.partitions)]
     wanted += [Partition(door_topic(lane), n) for n in range(JOBS.partitions)]
@@ -223,6 +238,6 @@ async def offsets(kafka: Kafka, lane: Lane, team: str) -> tuple[dict[int, int], 
     return results, {p.partition: offset for p, offset in ends.items() if p.topic != results_topic(team)}
 
 
-async def _is_before(reader: Reader, ends: dict[Partition, int]) -> bool:
+async def _is_before(reader: Reads, ends: dict[Partition, int]) -> bool:
     positions = [(await reader.position(partition), end) for partition, end in ends.items()]
     return any(position < end for position, end in positions)
