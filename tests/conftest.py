@@ -34,9 +34,7 @@ def recorder() -> Generator[Recorder]:
 
 
 @pytest.fixture(scope="session")
-async def system(
-    tmp_path_factory: pytest.TempPathFactory, provider: Provider, recorder: Recorder
-) -> AsyncGenerator[System]:
+async def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider, recorder: Recorder) -> AsyncGenerator[System]:
     """The whole system by `sluice up`, all services in one process."""
     system = await System.start(tmp_path_factory.mktemp("system"), config(provider, recorder.base_url))
     yield system

@@ -73,7 +73,7 @@ class Provider:
         self._http = httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=30)
 
     async def entries(self, *, model: str | None = None, marker: str | None = None, after: int = 0) -> list[Entry]:
-        """The calls that arrived, oldest first. `marker`: the body's `user`, else the `x-request-id`, which is an attempt's id."""
+        """The calls that arrived, oldest first. `marker`: the body's `user`, else the `x-request-id`: an attempt's id."""
         found = (await self._http.get("/ledger", params={"after": after, "limit": 100_000})).json()
         entries = [Entry(**entry) for entry in found]
         return [e for e in entries if model in (None, e.model) and marker in (None, e.marker)]
@@ -110,7 +110,8 @@ class Team:
 
     def openai(self, **options: Any) -> AsyncOpenAI:
         """OpenAI's own SDK, as it is; it doesn't retry unless asked to."""
-        return AsyncOpenAI(**({"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0} | options))
+        settings: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0}
+        return AsyncOpenAI(**(settings | options))
 
     def http(self) -> httpx.AsyncClient:
         """A plain client that sends the team's key."""
@@ -187,18 +188,31 @@ class System:
         """The rows of a query."""
         return cast("list[dict[str, Any]]", await self.json("sql", query))
 
+    async def query(self, query: str) -> list[dict[str, Any]]:
+        """The same, asked over ClickHouse's own interface: quicker, for who asks again and again."""
+        params = {"database": "sluice", "default_format": "JSON", "output_format_json_quote_64bit_integers": "0"}
+        async with httpx.AsyncClient(base_url=self.endpoints["clickhouse"], trust_env=False, timeout=30) as client:
+            answer = await client.post("/", params=params, content=query)
+        assert answer.status_code == 200, answer.text
+        return cast("list[dict[str, Any]]", json.loads(answer.text, parse_float=Decimal)["data"])
+
     async def usage(self, team: str, rows: int, timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
-        """The usage rows of a team, once there are `rows` of them (or more), oldest first."""
+        """The usage rows of a team as `sluice sql` shows them, oldest first, once there are `rows` of them (or more)."""
+        where = f"FROM usage WHERE team = '{team}'"
 
-        async def enough() -> list[dict[str, Any]] | None:
-            found = await self.sql(f"SELECT * FROM usage WHERE team = '{team}' ORDER BY job_id")
-            return found if len(found) >= rows else None
+        async def enough() -> bool:
+            return int((await self.query(f"SELECT count() AS rows {where}"))[0]["rows"]) >= rows
 
-        return await until(enough, timeout_s)
+        assert await until(enough, timeout_s)
+        return await self.sql(f"SELECT * {where} ORDER BY job_id")
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """The usage row of one job."""
-        return (await until(lambda: self.sql(f"SELECT * FROM usage WHERE job_id = '{job_id}'")))[0]
+        return (await until(lambda: self.query(f"SELECT * FROM usage WHERE job_id = '{job_id}'")))[0]
+
+    async def attempts(self, job_id: str) -> list[dict[str, Any]]:
+        """The attempts of one job, the first first."""
+        return await self.query(f"SELECT * FROM attempts WHERE job_id = '{job_id}' ORDER BY n")
 
     async def create_team(self, name: str, *options: str) -> Team:
         """A new team and a key, made by the command line; the name gets an ending that is its own."""
@@ -227,7 +241,6 @@ class System:
     @classmethod
     async def start(cls, data_dir: Path, config: str, *options: str) -> Self:
         """`sluice up` with a configuration; returns after its ready line."""
-        data_dir.mkdir(parents=True, exist_ok=True)
         file, log = data_dir / "sluice.yaml", data_dir / "up.log"
         file.write_text(config)
         words = ["up", "--data-dir", data_dir, "--port", "0", "--config", file, *options]

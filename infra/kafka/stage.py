@@ -53,7 +53,6 @@ class Stage:
         self._changed = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._broken: str | None = None
-        self._draining = False
 
     async def start(self) -> None:
         """Joins the group and begins to take records."""
@@ -74,7 +73,6 @@ class Stage:
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, lets running work end within `grace_s`, cancels the rest, commits."""
-        self._draining = True
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -191,7 +189,7 @@ class Stage:
             await self._work_until_done(partition, record, suspect)
             offsets.finish(record.offset)
             self._seconds[lane].observe(time.perf_counter() - began)
-        except asyncio.CancelledError:
+        except BaseException:
             offsets.forget(record.offset)
             raise
         finally:
@@ -206,7 +204,7 @@ class Stage:
                 await self._work(record, suspect)
                 return
             except (Exception, asyncio.CancelledError) as error:
-                if self._draining and isinstance(error, asyncio.CancelledError):
+                if (task := asyncio.current_task()) and task.cancelling():
                     raise
                 origin = f"{partition.topic}/{partition.partition}@{record.offset}"
                 self._failing[partition, record.offset] = f"{self.name}: {type(error).__name__} on {origin}"

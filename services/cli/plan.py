@@ -87,7 +87,7 @@ def _flat(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
         for place, item in enumerate(value):
             name = item.get("id", place) if isinstance(item, dict) else place
             yield from _flat(item, f"{path}[{name}]")
-    else:
+    elif path:
         yield path, value
 
 

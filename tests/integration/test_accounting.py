@@ -25,9 +25,11 @@ from infra.platform import Platform, open_platform
 from infra.settings import Settings
 from schemas.completion import Completion
 from schemas.ids import attempt_id
+from schemas.job import Labels
 from schemas.topics import COMPLETIONS, DEAD
 from schemas.usage import Usage
 from services.accounting.app import build
+from services.accounting.policy import MOST_MS, MOST_USD, flaw
 from tests.unit.services.accounting.examples import attempt, completion
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +222,34 @@ async def test_what_cannot_be_billed_is_put_aside_and_holds_nobody_up(platform: 
     reasons = sorted(dict(record.headers)["sluice_dead_reason"] or b"" for record in dead)
     assert reasons == [b"invalid"] * COMPLETIONS.partitions + [b"unbillable"]
     assert await count(clickhouse, "usage_log", "beside") == 8
+
+
+async def test_whatever_passes_for_billable_is_taken_by_clickhouse(platform: Platform, clickhouse: ClickHouse) -> None:
+    """One row that it refused would hold up its partition for ever."""
+    base = job("extreme", MOST_USD - Decimal("1e-9"))
+    call = base.attempts[0]
+    odd_text = "\0 \n \t \\ ' \U0001f600 \u202e"
+    calls = (
+        call.model_copy(update={"usage": Usage(input_tokens=2**64 - 1)}),
+        call.model_copy(update={"n": 2**32 - 1, "http_status": 2**16 - 1, "error": odd_text, "raw_usage": odd_text * 1000}),
+        call.model_copy(update={"started_ms": 0, "latency_ms": 1e308, "ttft_ms": -1.0}),
+    )
+    told: list[dict[str, object]] = [
+        *({"attempts": (one.model_copy(update={"id": f"{call.id}-{n}"}),)} for n, one in enumerate(calls)),
+        {"model": odd_text, "labels": Labels(feature=odd_text, metadata={odd_text: odd_text, "": ""})},
+        {"accepted_ms": 0, "ended_ms": 0},
+        {"accepted_ms": MOST_MS - 1, "ended_ms": MOST_MS - 1},
+        {"queue_ms": -1e308, "saved_usd": MOST_USD - Decimal("1e-9"), "attempts": ()},
+    ]
+    # Each in a month of its own: a partition has more of them than ClickHouse takes in a block unless it is told to.
+    months: list[dict[str, object]] = [{"accepted_ms": n * 31 * 86_400_000, "attempts": ()} for n in range(600)]
+    facts = [base.model_copy(update={"job_id": f"odd {n}"} | changes) for n, changes in enumerate(told + months)]
+    assert not any(map(flaw, facts))
+    async with accounting(platform):
+        await publish(platform, facts)
+        await has(clickhouse, "usage", "extreme", len(facts))
+    (row,) = await clickhouse.query("SELECT model, cost_usd FROM sluice.usage WHERE job_id = 'odd 3'")
+    assert row == {"model": odd_text, "cost_usd": MOST_USD - Decimal("1e-9")}
 
 
 async def test_the_first_completion_of_a_job_counts_and_every_call_is_kept(

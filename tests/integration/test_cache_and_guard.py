@@ -5,6 +5,7 @@ from decimal import Decimal
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from benchmarks.mock_answers import answer_text
 from tests.fakes.recorder import Recorder
@@ -25,6 +26,12 @@ async def ask(client: httpx.AsyncClient, body: dict[str, object], headers: dict[
     answer = await client.post(CHAT, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer
+
+
+async def streamed(client: openai.AsyncOpenAI, text: str) -> list[ChatCompletionChunk]:
+    """A stream's chunks, to its end."""
+    stream = await client.chat.completions.create(model="mock", messages=[{"role": "user", "content": text}], stream=True)
+    return [chunk async for chunk in stream]
 
 
 async def ask_until_hit(client: httpx.AsyncClient, body: dict[str, object]) -> tuple[httpx.Response, list[httpx.Response]]:
@@ -54,7 +61,7 @@ async def test_a_repeated_prompt_is_answered_by_the_cache_and_costs_nothing(
     row = await system.job(hit.headers["x-sluice-job"])
     assert (row["status"], row["cache"], row["cost_usd"]) == ("completed", "hit", 0)
     assert row["saved_usd"] == cost_usd(1, 12)
-    assert await system.sql(f"SELECT * FROM attempts WHERE job_id = '{row['job_id']}'") == []
+    assert await system.attempts(row["job_id"]) == []
 
 
 async def test_a_repeated_stream_is_the_same_stream(team: Team, provider: Provider) -> None:
@@ -191,17 +198,14 @@ async def test_a_team_that_blocks_card_numbers(system: System, recorder: Recorde
     row = await system.job(error.response.headers["x-sluice-job"])
     assert (row["status"], row["guard_verdict"], row["cost_usd"]) == ("failed", "block", 0)
     assert row["error_type"] == "content_filter"
-    assert await system.sql(f"SELECT * FROM attempts WHERE job_id = '{row['job_id']}'") == []
+    assert await system.attempts(row["job_id"]) == []
 
 
 async def test_a_blocked_stream_is_an_error(system: System) -> None:
     team = await system.create_team_under("blocking", {"guard": {"actions": {"card": "block"}}})
     async with team.openai() as client:
         with pytest.raises(openai.APIError) as caught:
-            stream = await client.chat.completions.create(
-                model="mock", messages=[{"role": "user", "content": f"Charge {CARD}"}], stream=True
-            )
-            _ = [chunk async for chunk in stream]
+            await streamed(client, f"Charge {CARD}")
     assert caught.value.code == "content_filter"
 
 

@@ -210,9 +210,7 @@ async def test_all_that_goes_into_a_row_comes_out_again(clickhouse: ClickHouse) 
     }
     row = usage(0, "job_whole", team="whole") | told
     await clickhouse.insert("sluice.usage_log", columns(row), "whole")
-    (found,) = await clickhouse.query(
-        "SELECT * FROM sluice.usage WHERE job_id = {id:String}", {"id": "job_whole"}
-    )
+    (found,) = await clickhouse.query("SELECT * FROM sluice.usage WHERE job_id = {id:String}", {"id": "job_whole"})
     assert found == {name: value for name, value in row.items() if name != "version"}
 
 
@@ -263,9 +261,7 @@ async def test_provider_health_is_of_the_last_hour(clickhouse: ClickHouse) -> No
     now = datetime.now(UTC)
 
     def call(number: int, **told: object) -> dict[str, object]:
-        return attempt(
-            number, f"att_{number}", team="health", **({"provider": "hal", "ts": now, "job_ts": now} | told)
-        )
+        return attempt(number, f"att_{number}", team="health", **({"provider": "hal", "ts": now, "job_ts": now} | told))
 
     rows = [
         *(call(number, latency_ms=float(number)) for number in range(1, 4)),
@@ -363,9 +359,7 @@ async def test_two_engines_never_share_a_folder(server: Server, tmp_path: Path) 
         await start_clickhouse(tmp_path, choose_ports(tmp_path, ["clickhouse"])["clickhouse"])
 
 
-async def test_what_can_be_tried_again_is_told_from_what_cannot(
-    tmp_path: Path, clickhouse: ClickHouse
-) -> None:
+async def test_what_can_be_tried_again_is_told_from_what_cannot(tmp_path: Path, clickhouse: ClickHouse) -> None:
     port = choose_ports(tmp_path, ["nobody"])["nobody"]
     with pytest.raises(ClickHouseUnavailable):
         await open_clickhouse(f"http://127.0.0.1:{port}")

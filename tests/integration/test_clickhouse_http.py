@@ -43,9 +43,7 @@ def test_a_query_by_url_and_by_body(http: httpx.Client) -> None:
     assert http.post("/", params={"query": "SELECT"}, content="2").text == "2\n"
     assert http.post("/", params={"default_format": "CSV"}, content="SELECT 'a'").text == '"a"\n'
     assert http.post("/", params={"param_x": "it's"}, content="SELECT {x:String}").text == "it\\'s\n"
-    assert (
-        http.post("/", params={"max_threads": "1"}, content="SELECT getSetting('max_threads')").text == "1\n"
-    )
+    assert http.post("/", params={"max_threads": "1"}, content="SELECT getSetting('max_threads')").text == "1\n"
     assert http.post("/", params={"database": "system"}, content="SELECT * FROM one").text == "0\n"
     assert http.post("/", params={"session_id": "s", "user": "default"}, content="SELECT 1").text == "1\n"
     assert http.get("/ping").text == http.get("/").text == "Ok.\n"
@@ -97,10 +95,7 @@ def test_rows_are_data_whatever_they_look_like(http: httpx.Client, form: str, te
     sql = f"INSERT INTO default.texts /* it's FORMAT x */ (n, `t`) {words}\n".encode()
     answer = http.post("/", content=sql + rows)
     assert answer.status_code == 200, answer.text
-    assert (
-        http.post("/", content="SELECT n, hex(t) FROM default.texts").text
-        == f"1\t{text.encode().hex().upper()}\n"
-    )
+    assert http.post("/", content="SELECT n, hex(t) FROM default.texts").text == f"1\t{text.encode().hex().upper()}\n"
 
 
 def test_insert_from_select_and_by_url_with_a_compressed_body(http: httpx.Client) -> None:
@@ -147,10 +142,7 @@ def test_get_never_writes(http: httpx.Client) -> None:
 
 def test_web_pages_are_refused(http: httpx.Client) -> None:
     assert http.post("/", content="SELECT 1", headers={"Origin": "https://example.org"}).status_code == 403
-    assert (
-        http.get("/", params={"query": "SELECT 1"}, headers={"Host": "rebound.example.org"}).status_code
-        == 403
-    )
+    assert http.get("/", params={"query": "SELECT 1"}, headers={"Host": "rebound.example.org"}).status_code == 403
 
 
 # An analyst's tools: the client as anybody would make it
@@ -196,9 +188,7 @@ def test_the_default_client_works(tool: Tool) -> None:
         "CREATE OR REPLACE TABLE default.t (n UInt64, s LowCardinality(Nullable(String)), m Map(String, String)) "
         "ENGINE = MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 10"
     )
-    rows: list[list[object]] = [
-        [number, f"s{number % 7}" * 50 if number % 5 else None, {"a": "\n\n"}] for number in range(5_000)
-    ]
+    rows: list[list[object]] = [[number, f"s{number % 7}" * 50 if number % 5 else None, {"a": "\n\n"}] for number in range(5_000)]
     for _ in range(2):
         tool.insert("default.t", rows, ["n", "s", "m"], settings={"insert_deduplication_token": "once"})
     assert tool.command("SELECT count() FROM default.t") == 5_000

@@ -42,7 +42,7 @@ async def test_a_client_that_leaves_takes_the_providers_call_with_it(team: Team,
     print(f"cancelled {cancelled.at + cancelled.duration_ms / 1000 - left:.2f} s after the client left")
     assert cancelled.seq == started.seq
     assert cancelled.duration_ms < 5000
-    (row,) = await until(lambda: system.sql(f"SELECT * FROM usage WHERE team = '{team.name}' AND model = '{SLOW}'"))
+    (row,) = await until(lambda: system.query(f"SELECT * FROM usage WHERE team = '{team.name}' AND model = '{SLOW}'"))
     assert row["status"] == "cancelled"
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import openai
 import pytest
+from openai import AsyncStream
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
@@ -30,6 +31,12 @@ def said(text: str) -> list[ChatCompletionMessageParam]:
 
 def text_of(chunks: list[ChatCompletionChunk]) -> str:
     return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+
+async def read_into(chunks: list[ChatCompletionChunk], stream: AsyncStream[ChatCompletionChunk]) -> None:
+    """What comes before a stream breaks off is kept."""
+    async for chunk in stream:
+        chunks.append(chunk)
 
 
 async def test_chat_is_the_providers_answer_with_our_headers(team: Team) -> None:
@@ -59,7 +66,7 @@ async def test_a_chat_is_billed_once_with_its_tokens(team: Team, system: System)
     assert (row["prompt_tokens"], row["completion_tokens"], row["usage_source"]) == (4, WORDS, "provider")
     assert row["cost_usd"] == cost_usd(4, WORDS)
     assert (row["feature"], row["segment"], row["metadata"]) == ("search", "gold", {"template": "v7"})
-    attempts = await system.sql(f"SELECT * FROM attempts WHERE job_id = '{row['job_id']}'")
+    attempts = await system.attempts(row["job_id"])
     assert [(a["n"], a["status"], a["http_status"], a["cost_usd"]) for a in attempts] == [(1, "completed", 200, row["cost_usd"])]
 
 
@@ -267,7 +274,7 @@ async def test_a_broken_provider_is_tried_again_and_then_a_502(
     assert caught.value.code == "provider_error"
     job_id = caught.value.response.headers["x-sluice-job"]
     await system.job(job_id)
-    attempts = await system.sql(f"SELECT status FROM attempts WHERE job_id = '{job_id}'")
+    attempts = await system.attempts(job_id)
     assert [a["status"] for a in attempts] == ["failed"] * len(await provider.entries(marker=marker)) == ["failed"] * 3
 
 
@@ -287,8 +294,7 @@ async def test_a_stream_that_breaks_off_is_an_error_and_never_a_whole_answer(
         stream = await client.chat.completions.create(model="mock-cut", messages=said(prompt()), stream=True, user=marker)
         job_id = stream.response.headers["x-sluice-job"]
         with pytest.raises(openai.APIError) as caught:
-            async for chunk in stream:
-                chunks.append(chunk)
+            await read_into(chunks, stream)
     assert cast("dict[str, object]", caught.value.body)["code"] == "provider_error"
     assert len(text_of(chunks).split()) == WORDS // 2
     # What the caller has seen can't be taken back: such a stream is never tried again.

@@ -88,9 +88,7 @@ LOGS = st.lists(st.integers(0, 60), unique=True, max_size=25).map(sorted)
 
 @settings(max_examples=500, deadline=None)
 @given(offsets=LOGS, actions=st.lists(ACTIONS, max_size=60), last_limit=st.integers(1, 9))
-def test_each_record_is_inserted_exactly_once(
-    offsets: list[int], actions: list[tuple[str, int]], last_limit: int
-) -> None:
+def test_each_record_is_inserted_exactly_once(offsets: list[int], actions: list[tuple[str, int]], last_limit: int) -> None:
     kafka, clickhouse = Kafka(offsets), ClickHouse()
     life = Life(kafka, clickhouse)
     for name, size in actions:

@@ -57,9 +57,7 @@ async def test_what_a_request_says_reaches_the_engine() -> None:
             "wait_end_of_query": "1",
         }
         headers = {"X-ClickHouse-Format": "CSV", "Authorization": "Basic Zm9vOmJhcg=="}
-        answer = await client.post(
-            "/", params=words | {"query_id": "a\nb"}, data=b"{x:UInt8}", headers=headers
-        )
+        answer = await client.post("/", params=words | {"query_id": "a\nb"}, data=b"{x:UInt8}", headers=headers)
     assert engine.asked == [Statement(b"SELECT\n{x:UInt8}", "d", "CSV", {"max_threads": "2"}, {"x": "1"})]
     assert (answer.status, answer.headers["X-ClickHouse-Format"]) == (200, "CSV")
     assert answer.headers["X-ClickHouse-Query-Id"] == "a?b"
@@ -137,9 +135,7 @@ async def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         assert (await first).status == 200
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(62, 400), (60, 404), (164, 403), (202, 503), (241, 500), (1002, 500)]
-)
+@pytest.mark.parametrize(("number", "status"), [(62, 400), (60, 404), (164, 403), (202, 503), (241, 500), (1002, 500)])
 async def test_an_error_of_the_engine_has_its_code_and_a_fitting_status(number: int, status: int) -> None:
     engine = Engine()
     engine.error = refusal(number, "no", "NO")

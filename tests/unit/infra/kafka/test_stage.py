@@ -253,18 +253,29 @@ async def test_work_that_outlasts_the_grace_is_cancelled_and_comes_again() -> No
 
 
 @in_virtual_time
-async def test_a_failing_work_makes_the_stage_not_ready_and_is_not_committed_past() -> None:
+async def test_a_failing_work_keeps_its_place_and_heals() -> None:
     log, desk = MemoryLog(), Desk()
     desk.failing = {first(1)}
     await fill(log, 3)
     async with running(log, desk) as stage:
-        await until(lambda: len(desk.begun) == 3)
         await until(lambda: stage.not_ready())
         assert "RuntimeError on sluice.router.interactive/0@1" in str(stage.not_ready())
         await fill(log, 3)
         await until(lambda: len(desk.ended) == 5)
-        await until(lambda: (mark := committed(log)) and mark.metadata)
-    assert committed(log) is not None
+        await until(lambda: (mark := committed(log)) and mark.offset == 1 and mark.metadata)
+        desk.failing = set()
+        await until(lambda: len(desk.ended) == 6)
+        await until(lambda: committed(log) == Mark(6))
+        assert stage.not_ready() is None
+
+
+@in_virtual_time
+async def test_a_failing_work_is_not_committed_past() -> None:
+    log, desk = MemoryLog(), Desk()
+    desk.failing = {first(1)}
+    await fill(log, 3)
+    async with running(log, desk) as stage:
+        await until(lambda: len(desk.ended) == 2 and stage.not_ready())
     successor = Desk()
     async with running(log, successor):
         await until(lambda: successor.ended)

@@ -1,0 +1,102 @@
+"""sluice.yaml → resources, case by case."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from schemas.policy import GuardAction, Limits
+from services.portal.catalog import default_models
+from services.portal.config import ConfigError, Configuration, Parsed, read
+
+Cases = dict[str, dict[str, Any]]
+CASES = cast("dict[str, Cases]", yaml.safe_load((Path(__file__).parent / "config_cases.yaml").read_text()))
+ENVIRONMENT = {"os.environ/BASE": "https://base.example/v1"}
+
+
+def parse(*texts: str) -> Parsed:
+    return read([("f.yaml" if not number else f"g{number}.yaml", text) for number, text in enumerate(texts)], ENVIRONMENT.get)
+
+
+@pytest.mark.parametrize("case", CASES["good"].values(), ids=CASES["good"])
+def test_good(case: dict[str, Any]) -> None:
+    parsed = parse(case["file"])
+    deployments = [d for model in parsed.models or () for d in model.deployments]
+    assert parsed.warnings == ()
+    if "ids" in case:
+        assert [d.id for d in deployments] == case["ids"]
+    for deployment, expected in zip(deployments, case.get("deployments", deployments), strict=True):
+        if isinstance(expected, dict):
+            assert deployment.model_dump(mode="json", include=set(cast("dict[str, object]", expected))) == expected
+
+
+@pytest.mark.parametrize("case", CASES["warned"].values(), ids=CASES["warned"])
+def test_warned(case: dict[str, Any]) -> None:
+    assert list(parse(case["file"]).warnings) == case["warnings"]
+
+
+@pytest.mark.parametrize("case", CASES["bad"].values(), ids=CASES["bad"])
+def test_bad(case: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(case["file"])
+    assert case["problem"] in str(raised.value)
+
+
+def test_all_problems_come_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(CASES["bad"]["no provider"]["file"], CASES["bad"]["a misspelt rule"]["file"])
+    assert [problem.split(":")[0] for problem in raised.value.problems] == ["f.yaml", "g1.yaml"]
+
+
+def test_literal_key_becomes_a_reference_that_tells_nothing() -> None:
+    text = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: sk-very-secret}}]"
+    parsed, again = parse(text), parse(text)
+    [(name, secret)] = parsed.secrets.items()
+    assert secret == "sk-very-secret"
+    assert parsed.models is not None
+    assert parsed.models[0].deployments[0].api_key == f"file/{name}"
+    assert again.secrets == parsed.secrets
+    assert "secret" not in repr(parsed)
+
+
+def test_policies_of_organization_and_teams() -> None:
+    parsed = parse(
+        "policy: {guard: {actions: {card: block}}}\nteams: {fraud: {policy: {limits: {requests_per_minute: 5}}}, risk: {}}"
+    )
+    assert parsed.organization_policy is not None
+    assert parsed.organization_policy.guard is not None
+    assert parsed.organization_policy.guard.actions == {"card": GuardAction.BLOCK}
+    assert [team.name for team in parsed.teams] == ["fraud", "risk"]
+    assert parsed.teams[0].policy.limits == Limits(requests_per_minute=5)
+
+
+def test_one_policy_in_two_files_is_refused() -> None:
+    with pytest.raises(ConfigError, match="another file has one already"):
+        parse("policy: {}", "policy: {}")
+    with pytest.raises(ConfigError, match="another file has it already"):
+        parse("teams: {a: {}}", "teams: {a: {}}")
+
+
+def test_file_without_models_leaves_them_as_they_are() -> None:
+    standing = Configuration(models=list(default_models(False)))
+    assert parse("policy: {}").over(standing).models == standing.models
+    assert parse("model_list: []").over(standing).models == []
+
+
+def test_models_of_several_files_stand_together() -> None:
+    entry = "model_list: [{{model_name: a, litellm_params: {{model: echo/{}}}}}]"
+    models = parse(entry.format("x"), entry.format("y")).models
+    assert models
+    assert [d.model for d in models[0].deployments] == ["x", "y"]
+
+
+def test_defaults_need_nobody() -> None:
+    assert {d.provider for m in default_models(False) for d in m.deployments} == {"echo", "local"}
+
+
+def test_defaults_with_a_key_are_what_chats_and_embeds() -> None:
+    models = {m.name: m.deployments[0] for m in default_models(True, "http://h/v1")}
+    assert {"gpt-4o-mini", "text-embedding-3-small", "gpt-4o-2024-08-06"} <= set(models)
+    assert not [name for name in models if any(word in name for word in ("audio", "image", "realtime", "tts", "whisper", "ft:"))]
+    assert (models["gpt-4o"].api_base, models["gpt-4o"].api_key) == ("http://h/v1", "os.environ/OPENAI_API_KEY")
