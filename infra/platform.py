@@ -10,6 +10,7 @@ from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import Carriage, Handler
 from infra.kafka.log import Source
+from infra.kafka.neighbours import Neighbours
 from infra.kafka.post import Post
 from infra.kafka.stage import Stage
 from infra.kafka.table import Control
@@ -37,6 +38,7 @@ class Platform:
     tracing: Tracing
     clock: Clock
     life: str
+    neighbours: Neighbours
 
     @property
     def owner(self) -> str:
@@ -66,10 +68,14 @@ class Platform:
             files=self.files,
             clock=self.clock,
             tracing=self.tracing,
+            hand_over=self.neighbours.hand_over,
             leased=leased,
         )
         source = self.source(name.value, *(job_topic(name.value, lane) for lane in Lane))
-        return Stage(name.value, source, carriage.work, self.settings.concurrency)
+        stage = Stage(name.value, source, carriage.work, self.settings.concurrency)
+        if self.settings.hand_over:
+            self.neighbours.add(stage, carriage)
+        return stage
 
     def not_ready(self) -> str | None:
         """Why no service of this process can be ready, or None."""
@@ -107,4 +113,5 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         tracing=open_tracing(service, settings.otlp_endpoint),
         clock=now_ms,
         life=secrets.token_hex(8),
+        neighbours=Neighbours(),
     )

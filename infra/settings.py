@@ -34,6 +34,7 @@ class Settings(BaseSettings):
 
     replication: int = Field(default=1, ge=1, description="of topics that we create")
     concurrency: int = Field(default=1024, ge=1, description="jobs at work at once, per stage")
+    hand_over: bool = Field(default=True, description="in memory to the next stage, if that lives in the same process")
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
     max_waiting: int = Field(default=4096, ge=1, description="requests that may wait for their answer, per ingress")
     interactive_timeout_s: float = Field(default=120, gt=0)

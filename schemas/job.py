@@ -116,6 +116,10 @@ class Job(Message):
         """This job after `stage`: the slip is shorter by its front."""
         return self.model_copy(update={"slip": without_front(self.slip, stage)})
 
+    def at(self, stage: Stage) -> "Job":
+        """This job before `stage`, with whatever stood between already done."""
+        return self.model_copy(update={"slip": self.slip[self.slip.index(stage) :]})
+
     def signed_part(self) -> bytes:
         """What admission signs: what a forger would change to be served, or billed, otherwise.
 

@@ -1,7 +1,7 @@
 """How a job passes a stage: decoded, checked, handed to the service's handler, and sent on, answered or put aside.
 
-A handler says what is to become of a job by the outcome it returns; it never publishes the end itself. So the runtime can one
-day hand a job to the next stage in memory, when that lives in the same process, with the same guarantees.
+A handler says what is to become of a job by the outcome it returns; it never publishes the end itself. So a job can go to the
+next stage in memory when that lives in the same process, with the same guarantees.
 """
 
 import asyncio
@@ -71,6 +71,8 @@ class Booked:
 
 Outcome = Forward | Finish | Booked | Nothing
 Handler = Callable[[Job, Delivery], Awaitable[Outcome]]
+HandOver = Callable[[Job, Incoming, Delivery], Awaitable[bool]]
+"""Has the next stage work on the job here and now; False if it is elsewhere, and Kafka has to carry the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Carriage:
     files: FileStore
     clock: Clock
     tracing: spans.Tracing
+    hand_over: HandOver
     leased: bool = False
     retry_s: float = 0.25
 
@@ -99,6 +102,14 @@ class Carriage:
             log.warning("%s: %s from %s: %s", self.stage.value, job.reason, record.topic, job.detail)
             await self.post.dead(record, job)
             return
+        delivery = Delivery(header(record.headers, H_TRACEPARENT), suspect)
+        if suspect and not self.leased and not await self._may_go_on(job, record, delivery):
+            metrics.REDELIVERED.labels(self.stage.value).inc()
+            return
+        await self.take_over(job, record, delivery)
+
+    async def take_over(self, job: Job, record: Incoming, delivery: Delivery) -> None:
+        """Works on a job to its acknowledged end. `record`: what it came in, to this process."""
         attributes = {
             spans.MESSAGING_SYSTEM: "kafka",
             spans.MESSAGING_DESTINATION: record.topic,
@@ -108,14 +119,11 @@ class Carriage:
             spans.SLUICE_LANE: job.lane.value,
             spans.SLUICE_JOB: job.id,
         }
-        parent = header(record.headers, H_TRACEPARENT)
-        with self.tracing.span(f"{self.stage.value} {job.lane.value}", parent, "consumer", attributes) as traceparent:
-            await self._pass(job, record, Delivery(traceparent, suspect))
+        name = f"{self.stage.value} {job.lane.value}"
+        with self.tracing.span(name, delivery.traceparent, "consumer", attributes) as traceparent:
+            await self._pass(job, record, Delivery(traceparent, delivery.suspect))
 
     async def _pass(self, job: Job, record: Incoming, delivery: Delivery) -> None:
-        if delivery.suspect and not self.leased and not await self._may_go_on(job, record, delivery):
-            metrics.REDELIVERED.labels(self.stage.value).inc()
-            return
         decision = await self._patiently(job, lambda: self._decide(job, delivery))
         if isinstance(decision, Fault):
             await self._fail(job, record, decision, delivery)
@@ -123,7 +131,7 @@ class Carriage:
             await self._finish_once(job, record, decision, delivery)
         else:
             # What a leased stage ends itself, its lease entitles it to.
-            await self._carry_out(job, decision, delivery)
+            await self._carry_out(job, record, decision, delivery)
 
     async def _decide(self, job: Job, delivery: Delivery) -> Outcome | Fault:
         """What the handler says, or the fault that ends the job because it couldn't say."""
@@ -157,13 +165,24 @@ class Carriage:
 
     async def _finish_once(self, job: Job, record: Incoming, finish: Finish, delivery: Delivery) -> None:
         copy = f"{record.topic}/{record.partition}@{record.offset}"
-        if await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy)):
-            await self._carry_out(job, finish, delivery)
+        while True:
+            ending = await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy))
+            match ending.state:
+                case "granted":
+                    return await self._carry_out(job, record, finish, delivery)
+                case "done":
+                    return None
+                case "answered" if not self.leased:
+                    # The router will find the answer that is kept, and call nobody.
+                    return await self.post.forward(job.at(StageName.ROUTER), delivery.traceparent)
+                case "leased" | "answered":
+                    await asyncio.sleep(min(ending.left_ms / 1000, self.retry_s))
 
-    async def _carry_out(self, job: Job, outcome: Outcome, delivery: Delivery) -> None:
+    async def _carry_out(self, job: Job, record: Incoming, outcome: Outcome, delivery: Delivery) -> None:
         match outcome:
             case Forward(job=onward):
-                await self.post.forward(onward, delivery.traceparent)
+                if not await self.hand_over(onward, record, delivery):
+                    await self.post.forward(onward, delivery.traceparent)
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq):
                 await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED

@@ -71,6 +71,18 @@ class Stage:
             return f"{self.name}: its loop has ended"
         return None
 
+    def lend(self, lane: Lane) -> bool:
+        """Gives a place to work that comes from within this process, if there is one to spare: what comes by Kafka keeps half."""
+        if self.not_ready() or self._capacity.busy >= self._capacity.total // 2 or not self._capacity.room(lane):
+            return False
+        self._capacity.take(lane)
+        return True
+
+    def take_back(self, lane: Lane) -> None:
+        """The work that a place was lent to has ended."""
+        self._capacity.give_back(lane)
+        self._changed.set()
+
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, lets running work end within `grace_s`, cancels the rest, commits."""
         for loop in self._loops:

@@ -1,17 +1,22 @@
--- May this copy of a job end it? A job may stand in a topic twice, when a stage died between sending it on and committing.
+-- May this copy of a job end it? A job may stand in a topic twice, when a stage died between sending it on and committing;
+-- and its only copy is delivered again when a process died that had carried it on to the router in memory.
 -- KEYS[1]: job record. ARGV: the copy (topic/partition@offset), owner, incarnation, life of the record in ms.
--- Gives 1 and marks the job as ending, or 0 if another copy has ended it, is ending it, or is being worked on.
+-- Gives {'granted'} and marks the job as ending, {'done'} if another copy has ended it or is ending it,
+--   {'leased', ms left} while a router may be at work on it, or {'answered'} if a router has to publish what it kept.
 local record = redis.call('HMGET', KEYS[1], 'state', 'copy', 'owner', 'life', 'until')
 local state = record[1]
 local mine = record[3] == ARGV[2] and record[4] == ARGV[3]
 local time = redis.call('TIME')
-local lapsed = tonumber(record[5] or 0) <= time[1] * 1000 + math.floor(time[2] / 1000)
+local left = tonumber(record[5] or 0) - (time[1] * 1000 + math.floor(time[2] / 1000))
 -- The same copy asks again when the answer was lost, or when its process died: nobody else will end the job then.
 local again = state == 'ending' and record[2] == ARGV[1]
-local nobodys = not state or ((state == 'leased' or state == 'abandoned') and (mine or lapsed))
-if nobodys or again then
+local at_router = state == 'leased' or state == 'abandoned'
+if not state or again or (at_router and left <= 0) or ((at_router or state == 'answered') and mine) then
   redis.call('HSET', KEYS[1], 'state', 'ending', 'copy', ARGV[1])
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
-  return 1
+  return {'granted'}
 end
-return 0
+if at_router then
+  return {'leased', left}
+end
+return {state == 'answered' and state or 'done'}

@@ -19,6 +19,7 @@ _END = Script.load("end")
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
 
+EndState = Literal["granted", "done", "leased", "answered"]
 LeaseState = Literal["granted", "done", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
 
 
@@ -35,6 +36,18 @@ class Lease:
     left_ms: int = 0
     answer: bytes = b""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the script said to who would end a job.
+
+    done: another copy has ended it, or is about to. leased: a router may be at work on it, for `left_ms` at most if it is dead.
+    answered: a router died that had kept the answer; another one has to publish it.
+    """
+
+    state: EndState
+    left_ms: int = 0
 
 
 class JobRecords:
@@ -90,14 +103,16 @@ class JobRecords:
         """
         return bool(await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0)))
 
-    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> bool:
-        """True if this copy of the job may end it, which is then noted; False if another copy has, or is at work.
+    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> Ending:
+        """Asks for the right to end a job here; if it is granted, that is noted.
 
-        A job may stand in a topic twice, when a stage died between sending it on and committing. `copy` names the record
-        (topic/partition@offset), so that the same copy is entitled again after a lost answer or a death.
+        `copy` names the record that the job came in (topic/partition@offset), so that the same copy is entitled again after a
+        lost answer or a death.
         """
         args = (copy, self._owner, self._life, _life_ms(rest_ms))
-        return bool(await self._redis.run(_END, _keys(job_id)[:1], args))
+        result = cast("list[bytes | int]", await self._redis.run(_END, _keys(job_id)[:1], args))
+        state = cast("EndState", cast("bytes", result[0]).decode())
+        return Ending(state, int(result[1]) if state == "leased" else 0)
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         """The end was published and acknowledged. `keep_answer`: the cache will fetch it."""

@@ -2,7 +2,7 @@
 
 from infra.clock import new_id
 from infra.redis.client import RedisUnavailable
-from infra.redis.jobs import JobRecords
+from infra.redis.jobs import Ending, JobRecords
 from infra.signing import Signer
 from schemas.base import JsonObject
 from schemas.job import Api, Caller, Job, ReplyTo
@@ -48,14 +48,17 @@ class FakeRecords(JobRecords):
         self.ending: dict[str, str] = {}
         self.deliveries: dict[str, int] = {}
         self.kept: set[str] = set()
+        self.at_router: dict[str, list[Ending]] = {}
         self.asked = 0
 
-    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> bool:
+    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> Ending:
+        if at_router := self.at_router.get(job_id):
+            return at_router.pop(0)
         may = job_id not in self.ended and self.ending.get(job_id, copy) == copy
         if self._heard() and may:
             self.ending[job_id] = copy
         self._answer()
-        return may
+        return Ending("granted" if may else "done")
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         if self._heard():

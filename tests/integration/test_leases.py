@@ -113,7 +113,7 @@ async def test_abandoned_while_called_stays_with_its_holder(redis: Redis, job_id
 
 async def test_a_job_that_ends_elsewhere_is_not_called_for(redis: Redis, job_id: str) -> None:
     cache = JobRecords(redis, "cache", "1")
-    assert await cache.may_end(job_id, 60_000, "sluice.cache.batch/0@1")
+    assert (await cache.may_end(job_id, 60_000, "sluice.cache.batch/0@1")).state == "granted"
     assert await _ask(JobRecords(redis, "a", "1"), job_id) == Lease("ending")
     await cache.abandon(job_id, 60_000)
     assert await _ask(JobRecords(redis, "a", "1"), job_id) == Lease("ending")
@@ -122,4 +122,4 @@ async def test_a_job_that_ends_elsewhere_is_not_called_for(redis: Redis, job_id:
 async def test_no_attempt_left(redis: Redis, job_id: str) -> None:
     a = JobRecords(redis, "a", "1")
     assert await _ask(a, job_id, attempts=0) == Lease("exhausted", n=0)
-    assert await a.may_end(job_id, 60_000, "router/0@1"), "who was told so may end it"
+    assert (await a.may_end(job_id, 60_000, "router/0@1")).state == "granted", "who was told so may end it"

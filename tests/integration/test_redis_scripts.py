@@ -264,18 +264,19 @@ WAYS: dict[str, Sequence[str]] = {
     "an end is an end": ["A1 done", "A1 answered: no", "B1 streamed", "A1 lease: done"],
     "deliveries are counted": ["A1 seen: 1", "A2 seen: 2", "B1 seen: 3", "A1 done", "A1 seen: 0"],
     "a count is no lease": ["A1 seen: 1", "B1 lease: granted 1"],
-    "one copy ends it": ["A1 end@5: yes", "A1 done", "A1 end@5: no"],
-    "two copies would end it": ["A1 end@5: yes", "A1 end@6: no", "B1 end@6: no"],
-    "the answer to a copy's question was lost": ["A1 end@5: yes", "A1 end@5: yes"],
-    "the copy comes again after a death": ["A1 end@5: yes", "B1 end@5: yes", "B1 end@6: no"],
-    "nobody is called for what is ending": ["A1 end@5: yes", "R1 lease: ending", "A1 done", "R1 lease: done"],
-    "a copy that was sent on is at work": ["R1 lease: granted 1", "A1 end@5: no"],
-    "a copy that was sent on is answered": ["R1 lease: granted 1", "R1 answered: yes", "A1 end@5: no"],
-    "who is at work ends it": ["R1 lease: granted 1", "R1 end@5: yes", "R1 done", "R1 end@5: no"],
-    "who was at work has died": ["R1 brief: granted 1", "S1 end@5: yes"],
-    "nobody waits for what ends": ["I1 abandon", "A1 end@5: yes", "B1 end@6: no"],
-    "nobody waits for what is at work": ["R1 lease: granted 1", "I1 abandon", "A1 end@5: no", "R1 end@5: yes"],
-    "nobody waits for what is ending": ["A1 end@5: yes", "I1 abandon", "B1 end@6: no", "A1 end@5: yes"],
+    "one copy ends it": ["A1 end@5: granted", "A1 done", "A1 end@5: done"],
+    "two copies would end it": ["A1 end@5: granted", "A1 end@6: done", "B1 end@6: done"],
+    "the answer to a copy's question was lost": ["A1 end@5: granted", "A1 end@5: granted"],
+    "the copy comes again after a death": ["A1 end@5: granted", "B1 end@5: granted", "B1 end@6: done"],
+    "nobody is called for what is ending": ["A1 end@5: granted", "R1 lease: ending", "A1 done", "R1 lease: done"],
+    "a copy that was sent on is at work": ["R1 lease: granted 1", "A1 end@5: leased"],
+    "a copy that was sent on is answered": ["R1 lease: granted 1", "R1 answered: yes", "A1 end@5: answered"],
+    "who is at work ends it": ["R1 lease: granted 1", "R1 end@5: granted", "R1 done", "R1 end@5: done"],
+    "who kept the answer ends it": ["R1 lease: granted 1", "R1 answered: yes", "R1 end@5: granted"],
+    "who was at work has died": ["R1 brief: granted 1", "S1 end@5: granted"],
+    "nobody waits for what ends": ["I1 abandon", "A1 end@5: granted", "B1 end@6: done"],
+    "nobody waits for what is at work": ["R1 lease: granted 1", "I1 abandon", "A1 end@5: leased", "R1 end@5: granted"],
+    "nobody waits for what is ending": ["A1 end@5: granted", "I1 abandon", "B1 end@6: done", "A1 end@5: granted"],
 }
 
 
@@ -298,7 +299,7 @@ async def do(redis: Redis, job_id: str, asked: str) -> str:
             ms, held = (0 if what == "brief" else 60_000), int(given.get("+", "0"))
             return in_words(await records.lease(job_id, HOUR_MS, lease_ms=ms, attempts=3, ask=given.get("?", ""), held=held))
         case "end":
-            return yes_or_no(await records.may_end(job_id, HOUR_MS, f"sluice.router.batch/0@{given['@']}"))
+            return (await records.may_end(job_id, HOUR_MS, f"sluice.router.batch/0@{given['@']}")).state
         case "answered":
             return yes_or_no(await records.answered(job_id, HOUR_MS, b"kept"))
         case "seen":

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from infra.files import FileStore
 from infra.kafka.carriage import Booked, Carriage, Delivery, Finish, Forward, Nothing, Outcome
 from infra.kafka.envelope import decode, encode
-from infra.kafka.log import Headers, Outgoing
+from infra.kafka.log import Headers, Incoming, Outgoing
 from infra.kafka.post import Post
 from infra.kafka.shards import partitions_of
 from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import Ending
 from infra.telemetry.spans import Tracing
 from schemas.batch import BatchResult
 from schemas.completion import Completion, completion_of
@@ -42,13 +43,30 @@ class Bench:
         self.outcome: Callable[[Job], Outcome] = lambda job: Forward(job.past(Stage.GUARD))
         post = Post(self.log, self.files, self.clock, "guard")
         tracing = Tracing("guard", None)
+        self.next_is_here = False
+        self.handed_over: list[tuple[Job, str, Delivery]] = []
         self.carriage = Carriage(
-            Stage.GUARD, self._handle, post, self.records, SIGNER, self.files, self.clock, tracing, leased, retry_s=0
+            stage=Stage.GUARD,
+            handler=self._handle,
+            post=post,
+            records=self.records,
+            signer=SIGNER,
+            files=self.files,
+            clock=self.clock,
+            tracing=tracing,
+            hand_over=self._hand_over,
+            leased=leased,
+            retry_s=0,
         )
 
     async def _handle(self, job: Job, delivery: Delivery) -> Outcome:
         self.deliveries.append(delivery)
         return self.outcome(job)
+
+    async def _hand_over(self, job: Job, record: Incoming, delivery: Delivery) -> bool:
+        if self.next_is_here:
+            self.handed_over.append((job, record.topic, delivery))
+        return self.next_is_here
 
     async def work(self, record: Record, *, suspect: bool = False) -> None:
         await self.carriage.work(record, suspect)
@@ -213,6 +231,14 @@ async def test_an_answer_that_the_cache_wants_is_kept(bench: Bench) -> None:
     assert bench.records.kept == {job.id}
 
 
+async def test_a_job_whose_next_stage_is_here_does_not_go_over_kafka(bench: Bench) -> None:
+    bench.next_is_here = True
+    await bench.work(carried(job := a_job()), suspect=True)
+    assert bench.nothing_sent
+    [(onward, topic, delivery)] = bench.handed_over
+    assert (onward, topic, delivery.suspect) == (job.past(Stage.GUARD), TOPIC, True)
+
+
 async def test_a_line_of_the_kafka_door_is_answered_on_its_teams_topic(bench: Bench) -> None:
     bench.outcome = answered
     await bench.work(carried(job := a_job(reply_to=ReplyTo(kind="results"), custom_id="line 1")))
@@ -319,6 +345,24 @@ async def test_a_copy_whose_process_died_before_it_published_ends_the_job_when_i
     assert bench.nothing_sent
     await bench.work(carried(job, offset=7), suspect=True)
     assert len(bench.completions) == 1
+
+
+async def test_what_a_router_may_be_at_work_on_is_not_ended_before_that_is_known(bench: Bench) -> None:
+    bench.outcome = answered
+    bench.records.at_router[(job := a_job()).id] = [Ending("leased", left_ms=5), Ending("leased", left_ms=1)]
+    await bench.work(carried(job), suspect=True)
+    assert len(bench.completions) == 1
+
+
+async def test_an_answer_that_a_dead_router_had_kept_is_left_to_the_router(bench: Bench) -> None:
+    bench.outcome = answered
+    bench.records.at_router[(job := a_job()).id] = [Ending("answered")]
+    await bench.work(carried(job), suspect=True)
+    assert not bench.completions
+    (onward,) = bench.log.records("sluice.router.interactive")
+    decoded = decode(onward, Job)
+    assert isinstance(decoded, Job)
+    assert decoded.slip == (Stage.ROUTER,)
 
 
 async def test_a_job_that_kills_its_process_is_put_aside_at_its_fourth_delivery(bench: Bench) -> None:

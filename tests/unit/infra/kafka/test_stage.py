@@ -9,6 +9,7 @@ import pytest
 from infra.kafka.log import Incoming, Mark, Outgoing, Partition
 from infra.kafka.offsets import MAX_SPAN
 from infra.kafka.stage import Stage
+from schemas.topics import Lane
 from tests.fakes.clock import in_virtual_time
 from tests.fakes.log import MemoryLog, MemorySource
 
@@ -389,3 +390,28 @@ def test_an_idle_stage_hears_of_a_record_at_once(lanes: tuple[str, ...]) -> None
             assert asyncio.get_running_loop().time() < 100.1
 
     idle()
+
+
+@in_virtual_time
+async def test_half_of_the_places_are_lent_and_the_rest_is_for_kafka() -> None:
+    log, desk = MemoryLog(), Desk()
+    desk.hold_all()
+    async with running(log, desk, total=10) as stage:
+        assert [stage.lend(Lane.INTERACTIVE) for _ in range(6)] == [True] * 5 + [False]
+        await fill(log, 20)
+        await until(lambda: len(desk.begun) == 4)
+        stage.take_back(Lane.INTERACTIVE)
+        await until(lambda: len(desk.begun) == 5)
+        assert not stage.lend(Lane.BATCH)
+
+
+@in_virtual_time
+async def test_a_stage_that_has_no_partitions_or_drains_lends_nothing() -> None:
+    stage, _ = stage_of(MemoryLog(), Desk())
+    assert not stage.lend(Lane.INTERACTIVE)
+    await stage.start()
+    assert stage.lend(Lane.INTERACTIVE)
+    stage.take_back(Lane.INTERACTIVE)
+    await stage.drain(0)
+    assert not stage.lend(Lane.INTERACTIVE)
+    await stage.stop()
