@@ -76,8 +76,14 @@ class _Result(Protocol):
     result_rows: Sequence[Sequence[object]]
 
 
+class _Context(Protocol):
+    column_types: Sequence[object]
+
+
 class _Driver(Protocol):
     """What we use of clickhouse-connect's client."""
+
+    def create_insert_context(self, table: str, column_names: Sequence[str]) -> _Context: ...
 
     def insert(
         self,
@@ -85,6 +91,7 @@ class _Driver(Protocol):
         data: Sequence[Sequence[object]],
         column_names: Sequence[str],
         *,
+        column_types: Sequence[object],
         column_oriented: bool,
         settings: Mapping[str, str],
     ) -> object: ...
@@ -104,20 +111,20 @@ class ClickHouse:
     def __init__(self, driver: _Driver, threads: ThreadPoolExecutor) -> None:
         self._driver = driver
         self._threads = threads
+        self._types: dict[tuple[str, ...], Sequence[object]] = {}
 
     async def insert(self, table: str, columns: Columns, token: str) -> None:
         """Insert one block; returns when it is stored. ClickHouse drops a block whose `token` the table has seen.
 
         Waits for the answer; raises ClickHouseUnavailable (stored or not: unknown) or ClickHouseRejected.
         """
-        names, data = list(columns), list(columns.values())
         settings = {
             "insert_deduplication_token": token,
             "async_insert": "0",
             # Its default of 100 would refuse a block of rows from many months, and a planned block has to go in.
             "max_partitions_per_insert_block": "0",
         }
-        await self._call(lambda: self._driver.insert(table, data, names, column_oriented=True, settings=settings))
+        await self._call(lambda: self._insert(table, columns, settings))
 
     async def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Rows of a SELECT; `{name:Type}` in it takes its value from `parameters`. All rows are held in memory."""
@@ -139,6 +146,21 @@ class ClickHouse:
         """Close the connections; calls that run are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._driver.close()
+
+    def _insert(self, table: str, columns: Columns, settings: Mapping[str, str]) -> None:
+        """The driver would ask for the columns' types before each insert, which costs a quarter of it; we remember them.
+
+        A table may change under us, so after any failure they are asked for again.
+        """
+        names, data = list(columns), list(columns.values())
+        key = (table, *names)
+        types = self._types.get(key) or self._driver.create_insert_context(table, names).column_types
+        try:
+            self._driver.insert(table, data, names, column_types=types, column_oriented=True, settings=settings)
+        except BaseException:
+            self._types.pop(key, None)
+            raise
+        self._types[key] = types
 
     async def _call(self, call: Callable[[], _T]) -> _T:
         return await _in_thread(self._threads, call)

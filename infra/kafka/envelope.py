@@ -7,6 +7,7 @@ CloudEvents in binary mode (Kafka protocol binding 1.0.2): the value is the data
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -102,8 +103,12 @@ def explain(error: ValidationError) -> str:
 
 def rfc3339(unix_ms: int) -> bytes:
     """A time as CloudEvents write it: RFC 3339 in UTC with milliseconds."""
-    text = datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z").encode()
+    return b"%s.%03dZ" % (_second(unix_ms // 1000), unix_ms % 1000)
+
+
+@lru_cache(maxsize=256)
+def _second(unix_s: int) -> bytes:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def by_reference(record: Outgoing, reference: str) -> Outgoing:

@@ -59,7 +59,7 @@ class Completions:
         body = parse_object(await read_body(http, self._platform.settings.max_body_bytes))
         request = read_request(api, http.headers, body, "")
         attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(body.get("model", ""))[:256]}
-        with self._platform.tracing.span(f"POST {http.url.path}", request.traceparent, "server", attributes) as traceparent:
+        with self._platform.tracing.span(f"POST {http.scope['path']}", request.traceparent, "server", attributes) as traceparent:
             try:
                 admitted = await self._admissions.admit(identity, request, self._answers.reply_to())
             except SluiceError as error:
