@@ -1,7 +1,7 @@
 """Kafka by FastStream and aiokafka: connection, producer, sources, readers. The only module that knows either library.
 
-FastStream gives the connection, the producer and consumers without handlers; taking records is the stage's own loop
-(docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident, acks from all
+FastStream gives the connection and consumers without handlers; taking records is the stage's own loop, and records are sent by
+aiokafka's producer as they are (docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident, acks from all
 replicas, an idempotent producer, no auto-commit.
 """
 
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
-from aiokafka import ConsumerRebalanceListener
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as AioPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
@@ -23,7 +23,6 @@ from schemas.topics import Topic
 PRODUCER_SETTINGS: Mapping[str, object] = {
     "acks": "all",
     "enable_idempotence": True,
-    "allow_auto_create_topics": False,
     "linger_ms": 0,
     "max_request_size": 2 * 1024 * 1024,
 }
@@ -46,18 +45,15 @@ class Kafka(Sink):
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._broker = KafkaBroker(
-            bootstrap,
-            **cast("Any", PRODUCER_SETTINGS),
-            logger=None,
-            graceful_timeout=5,
-        )
+        self._broker = KafkaBroker(bootstrap, allow_auto_create_topics=False, logger=None, graceful_timeout=5)
+        self._producer: Any = AIOKafkaProducer(bootstrap_servers=bootstrap, **cast("Any", PRODUCER_SETTINGS))
         self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
 
     async def start(self) -> None:
         """Connects. Raises ConnectionError if no broker answers."""
         try:
             await self._broker.start()
+            await self._producer.start()
             await self._admin.start()
         except KafkaError as error:
             raise ConnectionError(f"no Kafka broker answers at {self._bootstrap}: {error}") from error
@@ -65,6 +61,7 @@ class Kafka(Sink):
     async def stop(self) -> None:
         """Sends what is still in the producer's buffer and closes all connections."""
         await self._admin.close()
+        await self._producer.stop()
         await self._broker.stop()
 
     async def ping(self, timeout_s: float = 5) -> bool:
@@ -72,17 +69,7 @@ class Kafka(Sink):
         return await self._broker.ping(timeout_s)
 
     async def send(self, record: Outgoing) -> Awaitable[object]:
-        headers = {name: value.decode() for name, value in record.headers}
-        ack = await self._broker.publish(
-            record.value,
-            record.topic,
-            key=record.key,
-            partition=record.partition,
-            headers=headers,
-            correlation_id=headers.get("ce_subject", "-"),  # else FastStream draws a UUID for each record
-            no_confirm=True,
-        )
-        return cast("Awaitable[object]", ack)
+        return await self._producer.send(record.topic, record.value, record.key, record.partition, headers=[*record.headers])
 
     async def topics(self) -> set[str]:
         """The names of all topics that there are."""
