@@ -123,6 +123,8 @@ class ClickHouse:
             "async_insert": "0",
             # Its default of 100 would refuse a block of rows from many months, and a planned block has to go in.
             "max_partitions_per_insert_block": "0",
+            # A block is small: a pipeline of more threads only costs.
+            "max_threads": "1",
         }
         await self._call(lambda: self._insert(table, columns, settings))
 

@@ -21,8 +21,17 @@ DEFAULTS: Final = {
     "max_result_bytes": str(MAX_RESULT_BYTES),
     "max_memory_usage": "2000000000",
     "max_memory_usage_for_user": "3000000000",
+    "log_queries": "0",
+    "log_profile_events": "0",
+    "log_processors_profiles": "0",
+    "query_profiler_real_time_period_ns": "0",
+    "query_profiler_cpu_time_period_ns": "0",
+    "memory_profiler_step": "0",
 }
-"""What a server's profile would say: chDB takes over the looser habits of clickhouse-local. A request may override them."""
+"""What a server's profile would say: chDB takes over the looser habits of clickhouse-local. A request may override them.
+
+Logs and profilers are off: nobody here reads what they find.
+"""
 
 READS: Final = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
 BAD_REQUEST: Final = frozenset({6, 7, 26, 27, 33, 38, 41, 53, 62, 69, 70, 72, 89, 117, 271, 386, 456, 457})

@@ -372,3 +372,13 @@ async def test_what_can_be_tried_again_is_told_from_what_cannot(tmp_path: Path, 
     with pytest.raises(ClickHouseRejected):
         await clickhouse.insert("sluice.usage_log", {"job_id": ["a"], "prompt_tokens": [-1]}, "t")
     assert await clickhouse.ping()
+
+
+async def test_a_table_may_change_under_us(clickhouse: ClickHouse) -> None:
+    await clickhouse.command("CREATE TABLE sluice.changing (a UInt8) ENGINE = MergeTree ORDER BY tuple()")
+    await clickhouse.insert("sluice.changing", {"a": [1]}, "1")
+    await clickhouse.command("ALTER TABLE sluice.changing MODIFY COLUMN a String")
+    with pytest.raises(ClickHouseRejected):
+        await clickhouse.insert("sluice.changing", {"a": ["two"]}, "2")
+    await clickhouse.insert("sluice.changing", {"a": ["two"]}, "2")
+    assert await one(clickhouse, "SELECT groupArray(a) FROM (SELECT a FROM sluice.changing ORDER BY a)") == ["1", "two"]
