@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -79,6 +81,24 @@ async def tail_of(servers: str, topic: str) -> AsyncGenerator[Tail]:
         yield Tail(consumer)
     finally:
         await consumer.stop()
+
+
+async def is_all_done(servers: str) -> bool:
+    """Whether each group has committed whatever stands in the topics that it reads: nothing more will come of it."""
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=servers)
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=servers)
+    await asyncio.gather(admin.start(), consumer.start())
+    try:
+        for group, *_ in await admin.list_consumer_groups():
+            committed = cast("dict[TopicPartition, Any]", await admin.list_consumer_group_offsets(group))
+            topics = cast("list[Any]", await admin.describe_topics(sorted({partition.topic for partition in committed})))
+            read = [TopicPartition(topic["topic"], found["partition"]) for topic in topics for found in topic["partitions"]]
+            ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(read))
+            if any(end > (committed[partition].offset if partition in committed else 0) for partition, end in ends.items()):
+                return False
+        return True
+    finally:
+        await asyncio.gather(admin.close(), consumer.stop())
 
 
 def bearer(token: str) -> Headers:

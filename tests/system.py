@@ -92,7 +92,7 @@ async def running_provider(folder: Path) -> AsyncGenerator[Provider]:
     log = folder / "provider.log"
     child = Child("provider", [sys.executable, "-m", "benchmarks.mock_provider"], log=log, cwd=ROOT, env=environment())
     await launch(child, lambda: _says_ready(log), START_S)
-    provider = Provider(_ready_url(log))
+    provider = Provider(ready_url(log))
     try:
         yield provider
     finally:
@@ -114,9 +114,9 @@ class Team:
         return AsyncOpenAI(**(settings | options))
 
     def http(self) -> httpx.AsyncClient:
-        """A plain client that sends the team's key."""
-        headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        """A plain client that sends the team's key, and as many requests at once as it is asked to."""
+        headers, limits = {"authorization": f"Bearer {self.key}"}, httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, limits=limits, trust_env=False, timeout=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class System:
         words = ["up", "--data-dir", data_dir, "--port", "0", "--config", file, *options]
         child = Child("sluice up", [SLUICE, *words], log=log, cwd=data_dir, env=environment())
         await launch(child, lambda: _says_ready(log), START_S)
-        return cls(child, data_dir, log, _ready_url(log))
+        return cls(child, data_dir, log, ready_url(log))
 
     async def stop(self) -> int:
         """SIGTERM; gives the exit status."""
@@ -291,9 +291,10 @@ def chat(model: str, text: str | None = None, **more: object) -> dict[str, objec
 
 
 async def _says_ready(log: Path) -> bool:
-    return bool(_ready_url(log))
+    return bool(ready_url(log))
 
 
-def _ready_url(log: Path) -> str:
+def ready_url(log: Path) -> str:
+    """The URL in the ready line of one of our commands; empty as long as there is none."""
     lines = log.read_text().splitlines() if log.exists() else []
     return next((line.split()[1] for line in lines if line.startswith("ready ")), "")
