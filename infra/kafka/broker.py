@@ -1,18 +1,18 @@
 """Kafka by FastStream and aiokafka: connection, producer, sources, readers. The only module that knows either library.
 
-FastStream gives the connection and consumers without handlers; taking records is the stage's own loop, and records are sent by
-aiokafka's producer as they are (docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident, acks from all
-replicas, an idempotent producer, no auto-commit.
+FastStream gives the connection and consumers without handlers; taking records is the stage's own loop, and aiokafka's producer
+sends them as they are (docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident,
+acks from all replicas, an idempotent producer, no auto-commit.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
-from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as AioPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, TopicAlreadyExistsError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, TopicPartition
@@ -111,7 +111,7 @@ class Kafka(Sink):
 
     def source(self, group: str, topics: Collection[str], slot: str | None) -> Source:
         """A member of `group`. `slot`: its fixed place (static membership), or None."""
-        return _KafkaSource(self._broker, self._admin, group, topics, slot)
+        return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot)
 
     async def reader(self, partitions: Collection[Partition]) -> "Reader":
         """Reads partitions assigned by hand, without a group."""
@@ -164,9 +164,16 @@ class Reader:
 
 class _KafkaSource(Source):
     def __init__(
-        self, broker: KafkaBroker, admin: AIOKafkaAdminClient, group: str, topics: Collection[str], slot: str | None
+        self,
+        bootstrap: str,
+        broker: KafkaBroker,
+        admin: AIOKafkaAdminClient,
+        group: str,
+        topics: Collection[str],
+        slot: str | None,
     ) -> None:
-        self._broker, self._admin, self._group, self._topics, self._slot = broker, admin, group, list(topics), slot
+        self._bootstrap, self._broker, self._admin = bootstrap, broker, admin
+        self._group, self._topics, self._slot = group, list(topics), slot
         self._consumer: Any = None
         self._stop: Any = None
         self._settled = asyncio.Event()
@@ -177,7 +184,8 @@ class _KafkaSource(Source):
             *self._topics,
             group_id=self._group,
             group_instance_id=f"{self._group}-{self._slot}" if self._slot is not None else None,
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            # By topic, so that every member has a part of each lane; the sticky one gave each of two a lane of its own.
+            partition_assignment_strategy=(RangePartitionAssignor,),
             listener=_Rebalances(listener, self._settle),
             **CONSUMER_SETTINGS,
         )
@@ -203,10 +211,24 @@ class _KafkaSource(Source):
             self._held = []
 
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
+        offsets = {AioPartition(*p): (m.offset, m.metadata) for p, m in marks.items()}
         try:
-            await self._consumer.commit({AioPartition(*p): (m.offset, m.metadata) for p, m in marks.items()})
+            if self._consumer is not None:
+                await self._consumer.commit(offsets)
+            else:
+                await self._commit_for_nobody(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             raise CommitRefused(str(error)) from error
+
+    async def _commit_for_nobody(self, offsets: Mapping[AioPartition, tuple[int, str]]) -> None:
+        """A group without members takes commits from anybody, and from nobody else."""
+        consumer: Any = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, group_id=self._group, enable_auto_commit=False)
+        consumer.assign(list(offsets))
+        await consumer.start()
+        try:
+            await consumer.commit(offsets)
+        finally:
+            await consumer.stop()
 
     async def committed(self, partitions: Collection[Partition]) -> dict[Partition, Mark]:
         wanted = [AioPartition(*p) for p in partitions]
@@ -222,8 +244,12 @@ class _KafkaSource(Source):
         return {Partition(p.topic, p.partition): offset for p, offset in ends.items()}
 
     async def stop(self) -> None:
-        if self._stop is not None:
-            await self._stop()
+        if self._consumer is None:
+            return
+        # aiokafka lets a static member go without a word, and its partitions would wait for its session to end.
+        self._consumer._coordinator._group_instance_id = None
+        self._consumer = None
+        await self._stop()
 
 
 class _Rebalances(ConsumerRebalanceListener):

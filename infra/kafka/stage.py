@@ -84,21 +84,24 @@ class Stage:
         self._changed.set()
 
     async def drain(self, grace_s: float) -> None:
-        """Takes nothing new, lets running work end within `grace_s`, cancels the rest, commits."""
+        """Leaves the group, so that others serve its partitions now; lets running work end within `grace_s`, cancels the rest.
+
+        Whoever gets the partitions is given what still runs here too, and finds by its record that it is at work, or done. Where
+        nobody is left to get them, what has ended is committed after all.
+        """
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s)
+        await self._commit_before("it leaves")
+        await self._source.stop()
+        if not self._tasks:
+            return
+        await asyncio.wait(self._tasks, timeout=grace_s)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        try:
-            await self._commit()
-        except Exception as error:
-            # What isn't committed is delivered again; the other services of this process must drain all the same.
-            log.warning("%s: no last commit (%s)", self.name, type(error).__name__)
+        await self._commit_before("it ends")
 
     async def stop(self) -> None:
         """Leaves the group."""
@@ -106,14 +109,18 @@ class Stage:
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         """Commits what is finished and returns; running work goes on, its offsets are no longer ours to commit."""
+        await self._commit_before("it loses its partitions")
+        self._owned -= set(partitions)
+        metrics.REBALANCES.labels(self.name).inc()
+
+    async def _commit_before(self, event: str) -> None:
+        """What isn't committed is delivered again, to whoever has the partitions then: no reason to stop here."""
         try:
             await self._commit()
         except CommitRefused:
-            log.info("%s: the group moved on before a last commit", self.name)
+            log.info("%s: the group moved on before %s", self.name, event)
         except Exception as error:
-            log.warning("%s: no last commit (%s)", self.name, type(error).__name__)
-        self._owned -= set(partitions)
-        metrics.REBALANCES.labels(self.name).inc()
+            log.warning("%s: no commit before %s (%s)", self.name, event, type(error).__name__)
 
     async def assigned(self, partitions: Collection[Partition]) -> None:
         """Reads what is finished, and adopts what still runs here."""

@@ -264,15 +264,15 @@ async def test_a_poll_gives_nothing_of_an_assignment_before_the_listener_knows_i
     await source.stop()
 
 
-async def test_a_static_member_comes_back_to_its_partitions_and_disturbs_nobody(subject: Subject) -> None:
-    async with member(subject, subject.topic, "0") as (_, seen):
+async def test_who_leaves_leaves_his_partitions_to_others_at_once_and_may_commit_only_if_there_are_none(subject: Subject) -> None:
+    mark = {Partition(subject.topic, 0): Mark(0, "kept")}
+    async with member(subject, subject.topic, "0") as (last, seen):
         source = subject.source(subject.topic, [subject.topic], "1")
         await source.start(first := Seen())
         await first.until(lambda s: len(s.owned) == 2)
-        await seen.until(lambda s: len(s.owned) == 2)
-        assignments = seen.assignments
         await source.stop()
-        async with member(subject, subject.topic, "1") as (_, again):
-            await again.until(lambda s: len(s.owned) == 2)
-            assert again.owned == first.owned
-            assert seen.assignments == assignments
+        await seen.until(lambda s: len(s.owned) == 4)
+        with pytest.raises(CommitRefused):
+            await source.commit(mark)
+    await last.commit(mark)
+    assert await last.committed(mark) == mark

@@ -121,7 +121,11 @@ class _Group:
             source.take(own.partitions)
             await source.tell_assigned()
 
-    async def leave(self, source: "MemorySource", *, keep_seat: bool) -> None:
+    @property
+    def is_empty(self) -> bool:
+        return not self._seats
+
+    async def leave(self, source: "MemorySource", *, keep_seat: bool = False) -> None:
         for seat in [seat for seat in self._seats if seat.source is source]:
             seat.source = None
             source.lose()
@@ -186,6 +190,9 @@ class MemorySource(Source):
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         generation = self._generation
         await self._network()
+        if self._group.is_empty:
+            self._group.marks |= marks
+            return
         if generation != self._generation or not marks.keys() <= self._positions.keys():
             raise CommitRefused("the partitions are somebody else's")
         if any(len(mark.metadata) > 4096 for mark in marks.values()):
@@ -201,12 +208,12 @@ class MemorySource(Source):
         return {p: self._log.end(p) for p in partitions}
 
     async def stop(self) -> None:
-        await self._group.leave(self, keep_seat=self._slot is not None)
+        await self._group.leave(self)
 
     async def crash(self) -> None:
         """The process is gone, and the group has noticed. Nothing that it still asks is ever answered."""
         self._crashed.set()
-        await self._group.leave(self, keep_seat=False)
+        await self._group.leave(self, keep_seat=self._slot is not None)
 
     # What the group does with its members.
 
