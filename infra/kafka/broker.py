@@ -176,6 +176,7 @@ class _KafkaSource(Source):
         self._group, self._topics, self._slot = group, list(topics), slot
         self._consumer: Any = None
         self._stop: Any = None
+        self._left = False
         self._settled = asyncio.Event()
         self._held: list[Incoming] = []
 
@@ -213,10 +214,10 @@ class _KafkaSource(Source):
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         offsets = {AioPartition(*p): (m.offset, m.metadata) for p, m in marks.items()}
         try:
-            if self._consumer is not None:
-                await self._consumer.commit(offsets)
-            else:
+            if self._left:
                 await self._commit_for_nobody(offsets)
+            else:
+                await self._consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             raise CommitRefused(str(error)) from error
 
@@ -244,11 +245,11 @@ class _KafkaSource(Source):
         return {Partition(p.topic, p.partition): offset for p, offset in ends.items()}
 
     async def stop(self) -> None:
-        if self._consumer is None:
+        if self._left or self._consumer is None:
             return
+        self._left = True
         # aiokafka lets a static member go without a word, and its partitions would wait for its session to end.
         self._consumer._coordinator._group_instance_id = None
-        self._consumer = None
         await self._stop()
 
 

@@ -171,7 +171,7 @@ async def test_a_restarted_slot_is_back_at_its_partitions_and_repeats_nothing(ka
 
 async def test_the_library_was_told_what_everything_rests_on(kafka: Kafka, topic: str) -> None:
     async with running(Crew(kafka, topic).member()) as member:
-        producer = cast("Any", kafka)._broker.config.producer._producer.producer
+        producer = cast("Any", kafka)._producer
         consumer = cast("Any", member.source)._consumer
         assert producer._sender._acks == -1
         assert producer._txn_manager is not None, "it is not idempotent"
