@@ -16,6 +16,6 @@ async def lookup(redis: Redis, key: str) -> bytes | None:
 
 
 async def fill(redis: Redis, job_id: str, key: str, ttl_s: int, max_bytes: int = MAX_BYTES) -> bool:
-    """Makes the kept answer of a finished job an entry; False if nothing is kept. Raises RedisUnavailable."""
-    keys = [f"answer:{job_id}", f"cache:{key}", "cache_order", "cache_bytes"]
+    """Makes the kept answer of a finished job an entry; False if nothing is kept, or it is one. Raises RedisUnavailable."""
+    keys = [f"answer:{job_id}", f"cache:{key}", "cache_order", "cache_bytes", f"job:{job_id}"]
     return bool(await redis.run(_FILL, keys, (ttl_s, max_bytes)))

@@ -23,7 +23,7 @@ redis.call('HSET', KEYS[1], 'state', what)
 redis.call('PEXPIRE', KEYS[1], life)
 if what == 'answered' then
   redis.call('SET', KEYS[2], ARGV[3], 'PX', life)
-elseif what == 'done' and ARGV[4] ~= '1' then
+elseif what == 'done' and (ARGV[4] ~= '1' or redis.call('HEXISTS', KEYS[1], 'filled') == 1) then
   redis.call('DEL', KEYS[2])
 end
 return 1

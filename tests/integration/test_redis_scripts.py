@@ -400,12 +400,26 @@ async def test_without_an_answer_there_is_no_entry(redis: Redis) -> None:
     assert await lookup(redis, key) is None
 
 
-async def test_a_completion_that_comes_twice_fills_once(redis: Redis) -> None:
-    key, job_id = fresh(), fresh("job")
-    await JobRecords(redis, "A", "1").answered(job_id, HOUR_MS, b"answer")
+@pytest.mark.parametrize("done", [False, True])
+async def test_a_completion_that_comes_twice_fills_once(redis: Redis, done: bool) -> None:
+    key, job_id, records = fresh(), fresh("job"), JobRecords(redis, "A", "1")
+    await records.answered(job_id, HOUR_MS, b"answer")
+    if done:
+        await records.done(job_id, HOUR_MS, keep_answer=True)
     assert await fill(redis, job_id, key, 60)
     assert not await fill(redis, job_id, key, 60)
     assert await lookup(redis, key) == b"answer"
+
+
+@pytest.mark.parametrize("max_bytes", [10**9, 3])
+async def test_an_answer_that_may_have_to_be_published_again_stays(redis: Redis, max_bytes: int) -> None:
+    job_id, killed, reborn = fresh("job"), JobRecords(redis, "A", "1"), JobRecords(redis, "A", "2")
+    await killed.lease(job_id, HOUR_MS, lease_ms=60_000, attempts=3)
+    await killed.answered(job_id, HOUR_MS, b"answer")
+    await fill(redis, job_id, fresh(), 60, max_bytes)
+    assert (await reborn.lease(job_id, HOUR_MS, lease_ms=60_000, attempts=3)).answer == b"answer"
+    await reborn.done(job_id, HOUR_MS, keep_answer=True)
+    assert await call(redis, "EXISTS", f"answer:{job_id}") == 0
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
