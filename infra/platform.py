@@ -12,6 +12,7 @@ from infra.kafka.carriage import Carriage, Handler
 from infra.kafka.log import Source
 from infra.kafka.neighbours import Neighbours
 from infra.kafka.post import Post
+from infra.kafka.results import Results
 from infra.kafka.stage import Stage
 from infra.kafka.table import Control
 from infra.redis.client import Redis
@@ -39,6 +40,7 @@ class Platform:
     clock: Clock
     life: str
     neighbours: Neighbours
+    results: Results
 
     @property
     def owner(self) -> str:
@@ -69,6 +71,7 @@ class Platform:
             clock=self.clock,
             tracing=self.tracing,
             hand_over=self.neighbours.hand_over,
+            told=self.results.told,
             leased=leased,
         )
         source = self.source(name.value, *(job_topic(name.value, lane) for lane in Lane))
@@ -114,4 +117,5 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         clock=now_ms,
         life=secrets.token_hex(8),
         neighbours=Neighbours(),
+        results=Results(kafka),
     )

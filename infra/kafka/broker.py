@@ -6,7 +6,7 @@ acks from all replicas, an idempotent producer, no auto-commit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -157,6 +157,17 @@ class Reader:
         """The next records, in order within a partition; empty after `timeout_s`."""
         batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=limit)
         return [record for batch in batches.values() for record in batch]
+
+    async def since(self, unix_ms: int, poll_s: float) -> AsyncGenerator[Incoming]:
+        """What was written from that time on, to the end as it is now."""
+        ends = await self.ends()
+        starts = await self._consumer.offsets_for_times(dict.fromkeys(self._partitions, unix_ms))
+        for partition, end in ends.items():
+            start = starts[AioPartition(*partition)]
+            self.seek(partition, end if start is None else start.offset)
+        while any([await self.position(partition) < end for partition, end in ends.items()]):
+            for record in await self.poll(poll_s):
+                yield record
 
     async def stop(self) -> None:
         await self._stop()

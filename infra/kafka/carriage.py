@@ -7,14 +7,14 @@ next stage in memory when that lives in the same process, with the same guarante
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from infra.clock import Clock
 from infra.files import FileStore
 from infra.kafka.envelope import H_DATAREF, H_TRACEPARENT, Poison, decode, header
 from infra.kafka.log import Incoming
-from infra.kafka.post import Post
+from infra.kafka.post import Post, result_id
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
 from infra.signing import Signer
@@ -49,12 +49,13 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job ends here: its completion, and the last event for whoever waits."""
+    """The job ends here: its completion, and the last event for whoever waits. `again`: a dead life may have told it already."""
 
     completion: Completion
     last: Event
     attempt: int = 0
     seq: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ class Booked:
 
 Outcome = Forward | Finish | Booked | Nothing
 Handler = Callable[[Job, Delivery], Awaitable[Outcome]]
+Told = Callable[[str, str, int], Awaitable[bool]]
+"""Whether a team was told a result, which can't have been before a time: team, id of the result, unix milliseconds."""
+
 HandOver = Callable[[Job, Incoming, Delivery], Awaitable[bool]]
 """Has the next stage work on the job here and now; False if it is elsewhere, and Kafka has to carry the job."""
 
@@ -92,6 +96,7 @@ class Carriage:
     clock: Clock
     tracing: spans.Tracing
     hand_over: HandOver
+    told: Told
     leased: bool = False
     retry_s: float = 0.25
 
@@ -168,7 +173,8 @@ class Carriage:
         while True:
             ending = await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy))
             match ending.state:
-                case "granted":
+                case "granted" | "again":
+                    finish = replace(finish, again=finish.again or ending.state == "again")
                     return await self._carry_out(job, record, finish, delivery)
                 case "done":
                     return None
@@ -183,14 +189,24 @@ class Carriage:
             case Forward(job=onward):
                 if not await self.hand_over(onward, record, delivery):
                     await self.post.forward(onward, delivery.traceparent)
-            case Finish(completion=completion, last=last, attempt=attempt, seq=seq):
-                await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
+            case Finish(completion=completion, last=last, attempt=attempt, seq=seq, again=again):
+                if again and await self._is_told(job, completion):
+                    await self.post.book(completion, delivery.traceparent)
+                else:
+                    await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
                 await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
             case Booked(completion=completion):
                 await self.post.book(completion, delivery.traceparent)
             case Nothing():
                 return
+
+    async def _is_told(self, job: Job, completion: Completion) -> bool:
+        """A connection drops what it was told before; the reader of a results topic can't."""
+        if job.reply_to.kind != "results":
+            return False
+        began_ms = min((attempt.started_ms for attempt in completion.attempts), default=job.accepted_ms)
+        return await self.told(job.caller.team, result_id(job.id), began_ms)
 
     async def _patiently(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks until Redis answers: meanwhile the job keeps its place. Each step by itself, so that none is done twice."""

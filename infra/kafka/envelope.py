@@ -22,6 +22,7 @@ MAX_INLINE_BYTES = 512 * 1024
 H_TRACEPARENT = "traceparent"
 H_DATAREF = "ce_dataref"
 H_TYPE = "ce_type"
+H_ID = "ce_id"
 H_EXPIRY = "ce_expirytime"
 
 M = TypeVar("M", bound=Message)
@@ -58,7 +59,7 @@ def encode(
         ("ce_specversion", SPEC_VERSION),
         (H_TYPE, message.TYPE.encode()),
         ("ce_source", source.encode()),
-        ("ce_id", event_id.encode()),
+        (H_ID, event_id.encode()),
         ("ce_time", rfc3339(now_ms)),
     ]
     if subject:

@@ -66,10 +66,17 @@ class Post:
         await self._send(self._completion_record(completion, traceparent))
 
     async def finish(self, job: Job, completion: Completion, last: Event, attempt: int, seq: int, traceparent: str) -> None:
-        """Sends the last event and the completion, in that order, and waits for both."""
+        """Sends the last event and the completion, and waits for both.
+
+        A result comes second: whoever finds it in its topic, after a death, may rely on the completion.
+        """
         reply = self._reply_record(job, last, attempt, seq, traceparent)
         completed = self._completion_record(completion, traceparent)
-        await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
+        if job.reply_to.kind == "results":
+            await self._send(completed)
+            await self._send(reply)
+        else:
+            await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
         metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
 
     async def refuse(self, team: str, result: BatchResult, traceparent: str) -> None:
@@ -150,28 +157,32 @@ class Post:
 
 def batch_result(job: Job, event: Event) -> BatchResult:
     """The line of batch output that tells how a job ended."""
-    result_id = f"batch_req_{job.id.removeprefix('job_')}"
     match event:
         case Answer(status=status, body=body):
             try:
                 answer = _OBJECT.validate_json(body)
             except ValidationError:
-                return _failed(result_id, job, ProviderError("the provider's answer was no JSON object").fault())
+                return _failed(job, ProviderError("the provider's answer was no JSON object").fault())
             response = BatchResponse(status_code=status, request_id=job.id, body=answer)
-            return BatchResult(id=result_id, custom_id=job.custom_id, response=response)
+            return BatchResult(id=result_id(job.id), custom_id=job.custom_id, response=response)
         case Failed(fault=fault):
-            return _failed(result_id, job, fault)
+            return _failed(job, fault)
         case _:
             raise ValueError(f"a batch line is never streamed, yet it got {event.kind!r}")
 
 
-def _failed(result_id: str, job: Job, fault: Fault) -> BatchResult:
+def result_id(job_id: str) -> str:
+    """The id of the result of a job, the same whoever publishes it."""
+    return f"batch_req_{job_id.removeprefix('job_')}"
+
+
+def _failed(job: Job, fault: Fault) -> BatchResult:
     """As OpenAI: an HTTP error is a response with its status; what has none (expiry, cancel) is an error."""
     if fault.code in ("deadline_exceeded", "cancelled"):
         code = "batch_expired" if fault.code == "deadline_exceeded" else "batch_cancelled"
-        return BatchResult(id=result_id, custom_id=job.custom_id, error=BatchError(code=code, message=fault.message))
+        return BatchResult(id=result_id(job.id), custom_id=job.custom_id, error=BatchError(code=code, message=fault.message))
     response = BatchResponse(status_code=fault.status, request_id=job.id, body=fault.openai())
-    return BatchResult(id=result_id, custom_id=job.custom_id, response=response)
+    return BatchResult(id=result_id(job.id), custom_id=job.custom_id, response=response)
 
 
 def _text_only(headers: list[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:

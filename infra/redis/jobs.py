@@ -19,7 +19,7 @@ _END = Script.load("end")
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
 
-EndState = Literal["granted", "done", "leased", "answered"]
+EndState = Literal["granted", "again", "done", "leased", "answered"]
 LeaseState = Literal["granted", "done", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
 
 
@@ -42,8 +42,9 @@ class Lease:
 class Ending:
     """What the script said to who would end a job.
 
-    done: another copy has ended it, or is about to. leased: a router may be at work on it, for `left_ms` at most if it is dead.
-    answered: a router died that had kept the answer; another one has to publish it.
+    again: granted, as it was before, so that the end may be known already. done: another copy has ended it, or is about to.
+    leased: a router may be at work on it, for `left_ms` at most if it is dead. answered: a router died that had kept the answer;
+    another one has to publish it.
     """
 
     state: EndState

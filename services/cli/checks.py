@@ -18,6 +18,7 @@ from infra.kafka.broker import Kafka
 from infra.redis.client import Redis
 from schemas.control import Model
 from schemas.topics import TOPICS
+from services.cli import endpoints
 from services.cli.client import Api, System, describe, open_http
 from services.cli.config import standing
 from services.cli.output import Failed
@@ -78,21 +79,11 @@ def _disk(system: System) -> Check:
 
 def processes(system: System) -> Iterator[Check]:
     """The processes that endpoints.json names."""
-    dead = [f"{name} ({pid})" for name, pid in system.pids.items() if not _is_alive(pid)]
+    dead = [f"{name} ({pid})" for name, pid in system.pids.items() if not endpoints.is_alive(pid)]
     if dead:
         yield Check("processes", "failed", f"not alive: {', '.join(dead)}", LOGS.format(system.data_dir / "logs"))
     elif system.pids:
         yield Check("processes", "ok", f"{len(system.pids)} alive")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def gateway(system: System, now_s: Callable[[], float] = time.time) -> Iterator[Check]:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -96,8 +97,10 @@ class Children:
 
 
 def _serve(name: ServiceName, port: int, settings: Settings, log_file: Path) -> None:
-    """What a forked process does: one service, its output in a file, its life no longer than the server's that forked it."""
+    """What a forked process does: one service, its output in a file, its life no longer than that of `up` or of the server."""
+    # The server's end reads as the end of every child: `up` would start each a second time.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_up, name="end with up", daemon=True).start()
     os.setpgid(0, 0)
     with log_file.open("ab", buffering=0) as output:
         os.dup2(output.fileno(), 1)
@@ -109,6 +112,14 @@ def _serve(name: ServiceName, port: int, settings: Settings, log_file: Path) -> 
         log.info("%s is ready", name)
 
     run_loop(lambda: run(names, settings, listen(settings.host, port), ready))
+
+
+def _end_with_up() -> None:
+    # The server can't be relied on for this: it lives as long as anybody whom it forked.
+    if up := multiprocessing.parent_process():
+        up.join()
+    # Kafka and Redis died with `up`: there is nothing to drain into.
+    os._exit(1)
 
 
 async def _ended(process: BaseProcess) -> None:

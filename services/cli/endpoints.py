@@ -1,7 +1,9 @@
 """DATA_DIR/endpoints.json: where the parts of a running system are, and which process each is."""
 
 import fcntl
-from collections.abc import Mapping
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -34,12 +36,39 @@ def read(data_dir: Path) -> Endpoints | None:
         return None
 
 
-def merge(data_dir: Path, addresses: Mapping[str, str], pids: Mapping[str, int]) -> None:
-    """Adds to the file what one service knows; services that are started by hand do this one after the other."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "endpoints.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = read(data_dir) or Endpoints()
+def add(data_dir: Path, addresses: Mapping[str, str], pids: Mapping[str, int]) -> None:
+    """Adds what one service knows, unless a living process stands there for it: `sluice up`, or another of its kind."""
+    with _locked(data_dir) as known:
+        if any(known.pids.get(name, pid) != pid and is_alive(known.pids[name]) for name, pid in pids.items()):
+            return
         merged = known.model_dump() | {name: address for name, address in addresses.items() if address}
         merged["pids"] = known.pids | dict(pids)
         write(data_dir, Endpoints.model_validate(merged))
+
+
+def remove(data_dir: Path, pids: Mapping[str, int]) -> None:
+    """Takes out what `add` put in; who has taken the place since stays."""
+    with _locked(data_dir) as known:
+        left = {name: pid for name, pid in known.pids.items() if pids.get(name) != pid}
+        if left != known.pids:
+            write(data_dir, known.model_copy(update={"pids": left}))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Generator[Endpoints]:
+    """What stands in the file; services that are started by hand change it one after the other."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "endpoints.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield read(data_dir) or Endpoints()

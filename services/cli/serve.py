@@ -44,7 +44,9 @@ def serve(
                 addresses = {"kafka": served.kafka, "redis": served.redis_url, "clickhouse": served.clickhouse}
                 if name == "ingress":
                     addresses["http"] = base_url(listener)
-                endpoints.merge(served.data_dir, addresses, own_pids(names))
+                pids = own_pids(names)
+                endpoints.add(served.data_dir, addresses, pids)
+                parts.callback(endpoints.remove, served.data_dir, pids)
                 print(f"ready {base_url(listener)}", flush=True)
 
             await run(names, served, listener, ready)

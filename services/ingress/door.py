@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.credentials import JobTokens
 from infra.kafka.envelope import Poison, explain, header
 from infra.kafka.log import Incoming, Partition
-from infra.kafka.post import Post
+from infra.kafka.post import Post, result_id
 from infra.kafka.stage import lane_of
 from infra.platform import Platform
 from infra.telemetry import metrics, spans
@@ -51,9 +51,15 @@ class Door:
         given = header(record.headers, "traceparent")
         parent = given if spans.is_traceparent(given) else ""
         with self._platform.tracing.span(f"receive {record.topic}", parent, "consumer") as traceparent:
-            await self._admit(identity, line, lane_of(Partition(record.topic, record.partition)), job_id, traceparent)
+            refusal = await self._admit(identity, line, lane_of(Partition(record.topic, record.partition)), job_id, traceparent)
+            if refusal and not (suspect and await self._is_told(identity, refusal, record)):
+                await self._post.refuse(identity.team.name, refusal, traceparent)
 
-    async def _admit(self, identity: Identity, line: BatchLine, lane: Lane, job_id: str, traceparent: str) -> None:
+    async def _is_told(self, identity: Identity, refusal: BatchResult, record: Incoming) -> bool:
+        return await self._platform.results.told(identity.team.name, refusal.id, record.timestamp)
+
+    async def _admit(self, identity: Identity, line: BatchLine, lane: Lane, job_id: str, traceparent: str) -> BatchResult | None:
+        """Sends the line on its way as a job, or gives the result that says why not."""
         try:
             request = to_request(line, lane)
             while True:
@@ -64,10 +70,10 @@ class Door:
                     # Whoever came through the queue waits; only who holds a connection is told to come again.
                     await asyncio.sleep(min(error.retry_after_s or 1, _MAX_WAIT_S))
         except SluiceError as error:
-            await self._post.refuse(identity.team.name, _refusal(job_id, line.custom_id, refused(error)), traceparent)
-            return
+            return _refusal(job_id, line.custom_id, refused(error))
         metrics.ADMITTED.labels(lane.value, "kafka").inc()
         await self._post.forward(admitted.job, traceparent)
+        return None
 
     def _identify(self, record: Incoming) -> Identity | Poison:
         scheme, _, token = header(record.headers, "authorization").partition(" ")
@@ -113,4 +119,4 @@ def to_request(line: BatchLine, lane: Lane) -> Request:
 def _refusal(job_id: str, custom_id: str, error: SluiceError) -> BatchResult:
     fault = error.fault()
     response = BatchResponse(status_code=fault.status, request_id=job_id, body=fault.openai())
-    return BatchResult(id=f"batch_req_{job_id.removeprefix('job_')}", custom_id=custom_id, response=response)
+    return BatchResult(id=result_id(job_id), custom_id=custom_id, response=response)

@@ -106,6 +106,10 @@ class Admin:
         await self._platform.control.write(key)
         return KeyMade(id=key.id, key=secret, team=team.name, last4=key.last4)
 
+    def key(self, secret: str) -> VirtualKey | None:
+        """The virtual key that has this secret."""
+        return self._table.keys_by_hash.get(key_hash(secret))
+
     def keys(self, team: str | None) -> list[VirtualKey]:
         return sorted((k for k in self._table.keys.values() if team in (None, k.team)), key=lambda key: key.created_ms)
 

@@ -4,16 +4,20 @@ import hmac
 from collections.abc import Iterable, Mapping
 
 from schemas.control import Model, Organization, Team, VirtualKey
-from schemas.errors import InvalidRequest, NotAllowed, NotFound
+from schemas.errors import InvalidKey, InvalidRequest, NotAllowed, NotFound
 from schemas.policy import Policy
 
 DEFAULT_ORGANIZATION = "default"
+_NEEDS_ADMIN = "This needs the admin key: it lies in DATA_DIR/admin.key, or set SLUICE_ADMIN_KEY."
 
 
-def check_admin(given: str, admin_key: str) -> None:
-    """Raises NotAllowed unless the admin key was given (compared in constant time)."""
-    if not hmac.compare_digest(given.encode(), admin_key.encode()):
-        raise NotAllowed("This needs the admin key: it lies in DATA_DIR/admin.key, or set SLUICE_ADMIN_KEY.", code="not_admin")
+def check_admin(given: str, admin_key: str, virtual: VirtualKey | None) -> None:
+    """Raises unless the admin key was given (compared in constant time): NotAllowed for a `virtual` key, else InvalidKey."""
+    if hmac.compare_digest(given.encode(), admin_key.encode()):
+        return
+    if virtual and not virtual.revoked:
+        raise NotAllowed(_NEEDS_ADMIN, code="not_admin")
+    raise InvalidKey(_NEEDS_ADMIN)
 
 
 def the_team(teams: Mapping[str, Team], name: str) -> Team:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -72,7 +73,8 @@ class Router:
             with self._running.hold(job.id) as run:
                 if lease.notes:
                     errand.attempts = await self._unknown(job, model, lease)
-                return await self._end(errand, await self._sender.send(errand, run))
+                outcome = await self._end(errand, await self._sender.send(errand, run))
+                return replace(outcome, again=True) if lease.notes and isinstance(outcome, Finish) else outcome
         except asyncio.CancelledError:
             # The process drains: whoever gets the job next need not wait until the lease lapses.
             await self._give_back(job)
@@ -143,7 +145,7 @@ class Router:
             trace_id=trace_id(delivery.traceparent),
         )
         served = Served(model=job.model, cache=job.cache.status, verdict=job.verdict)
-        return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n)
+        return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n, again=bool(attempts))
 
     def _again(self, job: Job, lease: Lease) -> Outcome:
         """Publishes the answer that a dead life had kept. Of a stream everything but the last event had gone out."""
@@ -154,7 +156,7 @@ class Router:
             raise InternalError(f"The answer was lost; the request is on record as {job.id}.") from None
         last: Event = kept.answer or Closed()
         attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
-        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq)
+        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True)
 
     async def _unknown(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
         attempts = policy.unknown_attempts(job, model, lease.notes, self._clock())

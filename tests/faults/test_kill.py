@@ -96,15 +96,12 @@ async def test_a_killed_service_loses_and_doubles_nothing(processes: System, pro
     assert len({row["job_id"] for row in batch.usage}) == JOBS
     assert {row["status"] for row in batch.usage} == {"completed"}
     assert batch.calls.keys() == batch.jobs
+    assert batch.told_again == set()
     if victim == "router":
         # Only what was called and not answered when it died may be called again: once, and on the books.
         assert batch.called_again <= batch.called_before - batch.answered_before
         assert max(batch.calls.values()) <= 2
         assert all(calls <= batch.attempts[job] for job, calls in batch.calls.items())
-        # docs/decisions/0006: what was published and not yet marked as done is published again, word for word, without a call.
-        assert batch.told_again <= batch.called_before - batch.called_again
-        assert all(found == results[0] for results in batch.results.values() for found in results)
     else:
-        assert batch.told_again == set()
         assert set(batch.calls.values()) == {1}
         assert batch.attempts == batch.calls

@@ -59,6 +59,7 @@ async def test_a_revoked_key_stops_working(system: System, name: str) -> None:
 
             assert await until(is_refused)
             assert refused(await client.post(CHAT, json=chat("mock")), 401)["code"] == "invalid_api_key"
+            assert refused(await client.get("/admin/v1/teams"), 401)["code"] == "invalid_api_key"
         listed = (await admin.get("/admin/v1/keys", params={"team": name})).json()["data"]
     assert {key["id"]: key["revoked"] for key in listed} == {made["id"]: True, other["id"]: False}
     async with Team(name, other["key"], system.url).http() as client:
@@ -80,11 +81,17 @@ ROUTES = [
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_nobody_gets_in_without_the_admin_key(system: System, method: str, path: str) -> None:
     team = await system.create_team_under("outsider", {})
-    wrong = ["", "Bearer", "Bearer x", f"Bearer {team.key}", f"Bearer {system.admin_key}x", "Bearer \xe9"]
+    wrong = ["", "Bearer", "Bearer x", f"Bearer {team.key}x", f"Bearer {system.admin_key}x", "Bearer \xe9"]
     async with httpx.AsyncClient(base_url=system.url, trust_env=False) as client:
-        for authorization in wrong:
-            headers = [(b"authorization", authorization.encode("latin-1"))]
-            answer = await client.request(method, f"/admin/v1{path}", headers=headers, content=b"{}")
+
+        async def ask(**headers: str) -> httpx.Response:
+            encoded = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
+            return await client.request(method, f"/admin/v1{path}", headers=encoded, content=b"{}")
+
+        for answer in [await ask(), await ask(x_api_key="x"), *[await ask(authorization=header) for header in wrong]]:
+            error = refused(answer, 401)
+            assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+        for answer in [await ask(x_api_key=team.key), await ask(authorization=f"Bearer {team.key}")]:
             error = refused(answer, 403)
             assert (error["type"], error["code"]) == ("permission_error", "not_admin")
 

@@ -266,8 +266,8 @@ WAYS: dict[str, Sequence[str]] = {
     "a count is no lease": ["A1 seen: 1", "B1 lease: granted 1"],
     "one copy ends it": ["A1 end@5: granted", "A1 done", "A1 end@5: done"],
     "two copies would end it": ["A1 end@5: granted", "A1 end@6: done", "B1 end@6: done"],
-    "the answer to a copy's question was lost": ["A1 end@5: granted", "A1 end@5: granted"],
-    "the copy comes again after a death": ["A1 end@5: granted", "B1 end@5: granted", "B1 end@6: done"],
+    "the answer to a copy's question was lost": ["A1 end@5: granted", "A1 end@5: again"],
+    "the copy comes again after a death": ["A1 end@5: granted", "B1 end@5: again", "B1 end@6: done"],
     "nobody is called for what is ending": ["A1 end@5: granted", "R1 lease: ending", "A1 done", "R1 lease: done"],
     "a copy that was sent on is at work": ["R1 lease: granted 1", "A1 end@5: leased"],
     "a copy that was sent on is answered": ["R1 lease: granted 1", "R1 answered: yes", "A1 end@5: answered"],
@@ -276,7 +276,7 @@ WAYS: dict[str, Sequence[str]] = {
     "who was at work has died": ["R1 brief: granted 1", "S1 end@5: granted"],
     "nobody waits for what ends": ["I1 abandon", "A1 end@5: granted", "B1 end@6: done"],
     "nobody waits for what is at work": ["R1 lease: granted 1", "I1 abandon", "A1 end@5: leased", "R1 end@5: granted"],
-    "nobody waits for what is ending": ["A1 end@5: granted", "I1 abandon", "B1 end@6: done", "A1 end@5: granted"],
+    "nobody waits for what is ending": ["A1 end@5: granted", "I1 abandon", "B1 end@6: done", "A1 end@5: again"],
 }
 
 

@@ -25,7 +25,8 @@ def admin_routes(admin: Admin, admin_key: str) -> list[BaseRoute]:
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def checked(request: Request) -> Response:
             _, _, given = request.headers.get("authorization", "").partition(" ")
-            policy.check_admin(given.strip() or request.headers.get("x-api-key", ""), admin_key)
+            secret = given.strip() or request.headers.get("x-api-key", "")
+            policy.check_admin(secret, admin_key, admin.key(secret))
             return await endpoint(request)
 
         return checked

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ class Bench:
         post = Post(self.log, self.files, self.clock, "guard")
         tracing = Tracing("guard", None)
         self.next_is_here = False
+        self.told = False
+        self.asked: list[tuple[str, str, int]] = []
         self.handed_over: list[tuple[Job, str, Delivery]] = []
         self.carriage = Carriage(
             stage=Stage.GUARD,
@@ -55,6 +58,7 @@ class Bench:
             clock=self.clock,
             tracing=tracing,
             hand_over=self._hand_over,
+            told=self._is_told,
             leased=leased,
             retry_s=0,
         )
@@ -62,6 +66,10 @@ class Bench:
     async def _handle(self, job: Job, delivery: Delivery) -> Outcome:
         self.deliveries.append(delivery)
         return self.outcome(job)
+
+    async def _is_told(self, team: str, result_id: str, since_ms: int) -> bool:
+        self.asked.append((team, result_id, since_ms))
+        return self.told
 
     async def _hand_over(self, job: Job, record: Incoming, delivery: Delivery) -> bool:
         if self.next_is_here:
@@ -115,6 +123,10 @@ def as_read(record: Outgoing, offset: int = 7) -> Record:
 def answered(job: Job, **members: str) -> Finish:
     completion = completion_of(job, JobStatus.COMPLETED, "guard", NOW_MS).model_copy(update=members)
     return Finish(completion, Answer(body='{"id": 1}', served=Served()), attempt=1, seq=0)
+
+
+def answered_again(job: Job) -> Finish:
+    return replace(answered(job), again=True)
 
 
 # What can't be handled.
@@ -345,6 +357,33 @@ async def test_a_copy_whose_process_died_before_it_published_ends_the_job_when_i
     assert bench.nothing_sent
     await bench.work(carried(job, offset=7), suspect=True)
     assert len(bench.completions) == 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_result_that_a_dead_life_may_have_told_is_looked_for_in_the_log(bench: Bench, told: bool) -> None:
+    bench.told, bench.outcome = told, answered_again
+    await bench.work(carried(job := a_job(reply_to=ReplyTo(kind="results"), custom_id="line 1")), suspect=True)
+    assert len(bench.log.records("sluice.results.fraud")) == (0 if told else 1)
+    assert bench.asked == [("fraud", f"batch_req_{job.id.removeprefix('job_')}", job.accepted_ms)]
+    assert len(bench.completions) == 1
+    assert bench.records.ended == {job.id}
+
+
+async def test_nobody_looks_for_what_was_not_begun_before_or_goes_to_a_connection(bench: Bench) -> None:
+    bench.outcome = answered
+    await bench.work(carried(a_job(reply_to=ReplyTo(kind="results"), custom_id="line 1")), suspect=True)
+    bench.outcome = answered_again
+    await bench.work(carried(a_job()), suspect=True)
+    assert not bench.asked
+    assert len(bench.completions) == 2
+
+
+async def test_the_end_of_a_copy_that_was_begun_before_may_be_told_already(bench: Bench) -> None:
+    bench.told, bench.outcome = True, answered
+    bench.records.at_router[(job := a_job(reply_to=ReplyTo(kind="results"), custom_id="line 1")).id] = [Ending("again")]
+    await bench.work(carried(job), suspect=True)
+    assert not bench.log.records("sluice.results.fraud")
+    assert bench.records.ended == {job.id}
 
 
 async def test_what_a_router_may_be_at_work_on_is_not_ended_before_that_is_known(bench: Bench) -> None:

@@ -95,5 +95,5 @@ def test_models_without_price_and_credential(stub: Stub, system: System) -> None
 
 
 def test_wrong_admin_key(stub: Stub, system: System) -> None:
-    stub.on("GET", "/admin/v1/config", 403, {"error": {"message": "This needs the admin key"}})
+    stub.on("GET", "/admin/v1/config", 401, {"error": {"message": "This needs the admin key"}})
     assert states(list(checks.configuration(system))) == {"configuration": "failed"}
