@@ -55,9 +55,9 @@ class Platform:
     def records(self, service: str) -> JobRecords:
         return JobRecords(self.redis, f"{service}-{self.owner}", self.life)
 
-    def source(self, group: str, *topics: str) -> Source:
-        """A member of the group `sluice-<group>`."""
-        return self.kafka.source(f"sluice-{group}", topics, self.settings.slot)
+    def source(self, group: str, *topics: str, may_wait_ms: int = 0) -> Source:
+        """A member of the group `sluice-<group>`; records may wait for so long, to come many at once."""
+        return self.kafka.source(f"sluice-{group}", topics, self.settings.slot, may_wait_ms)
 
     def job_stage(self, name: StageName, handler: Handler, *, leased: bool = False) -> Stage:
         """A stage of the jobs' way: both lanes of its topic, worked on by `handler`."""

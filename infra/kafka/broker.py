@@ -26,7 +26,7 @@ PRODUCER_SETTINGS: Mapping[str, object] = {
     "linger_ms": 0,
     "max_request_size": 2 * 1024 * 1024,
 }
-CONSUMER_SETTINGS: Mapping[str, object] = {
+CONSUMER_SETTINGS: dict[str, object] = {
     "ack_policy": AckPolicy.MANUAL,
     "no_reply": True,
     "auto_offset_reset": "earliest",
@@ -38,6 +38,9 @@ CONSUMER_SETTINGS: Mapping[str, object] = {
     "heartbeat_interval_ms": 1_000,
     "rebalance_timeout_ms": 10_000,
 }
+
+
+_BULK_BYTES = 256 * 1024
 
 
 class Kafka(Sink):
@@ -109,9 +112,12 @@ class Kafka(Sink):
         except TopicAlreadyExistsError:
             return
 
-    def source(self, group: str, topics: Collection[str], slot: str | None) -> Source:
-        """A member of `group`. `slot`: its fixed place (static membership), or None."""
-        return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot)
+    def source(self, group: str, topics: Collection[str], slot: str | None, may_wait_ms: int = 0) -> Source:
+        """A member of `group`. `slot`: its fixed place (static membership), or None.
+
+        `may_wait_ms`: for so long records may wait for others, to come many at once.
+        """
+        return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot, may_wait_ms)
 
     async def reader(self, partitions: Collection[Partition]) -> "Reader":
         """Reads partitions assigned by hand, without a group."""
@@ -182,9 +188,11 @@ class _KafkaSource(Source):
         group: str,
         topics: Collection[str],
         slot: str | None,
+        may_wait_ms: int,
     ) -> None:
         self._bootstrap, self._broker, self._admin = bootstrap, broker, admin
         self._group, self._topics, self._slot = group, list(topics), slot
+        self._patience = {"fetch_min_bytes": _BULK_BYTES, "fetch_max_wait_ms": may_wait_ms} if may_wait_ms else {}
         self._consumer: Any = None
         self._stop: Any = None
         self._left = False
@@ -199,7 +207,7 @@ class _KafkaSource(Source):
             # By topic, so that every member has a part of each lane; the sticky one gave each of two a lane of its own.
             partition_assignment_strategy=(RangePartitionAssignor,),
             listener=_Rebalances(listener, self._settle),
-            **CONSUMER_SETTINGS,
+            **(CONSUMER_SETTINGS | self._patience),
         )
         await subscriber.start()
         self._consumer, self._stop = subscriber.consumer, subscriber.stop

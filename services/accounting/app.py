@@ -19,6 +19,7 @@ from services.accounting.rows import Bill
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 5.0
+_BULK_MS = 250
 
 
 class AccountingService:
@@ -73,7 +74,7 @@ class AccountingService:
             log.info("accounting: ClickHouse has now %s", name)
         accounting = Accounting(platform.post(self.name), platform.files, BlockWriter(self._clickhouse))
         limits = Limits(policy.BLOCK_ROWS, policy.BLOCK_BYTES, policy.BLOCK_AGE_S)
-        source = platform.source(self.name, COMPLETIONS.name)
+        source = platform.source(self.name, COMPLETIONS.name, may_wait_ms=_BULK_MS)
         stage = BlockStage(self.name, source, accounting.read, accounting.write, limits)
         try:
             await stage.start()
