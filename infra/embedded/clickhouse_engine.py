@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import chdb
 
@@ -164,7 +164,7 @@ class Engine:
         os.close(self._lock)
 
     def _open(self) -> _Handle:
-        return cast(_Handle, chdb.connect(self._path))
+        return cast(_Handle, cast("Any", chdb).connect(self._path))
 
 
 def _prepare(handle: _Handle, statement: Statement) -> None:
