@@ -243,6 +243,8 @@ class System:
         """`sluice up` with a configuration; returns after its ready line."""
         file, log = data_dir / "sluice.yaml", data_dir / "up.log"
         file.write_text(config)
+        # What an earlier run said would be taken for this one's.
+        await asyncio.to_thread(log.unlink, missing_ok=True)
         words = ["up", "--data-dir", data_dir, "--port", "0", "--config", file, *options]
         child = Child("sluice up", [SLUICE, *words], log=log, cwd=data_dir, env=environment())
         await launch(child, lambda: _says_ready(log), START_S)

@@ -4,14 +4,15 @@ import os
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kafka_client import Tail, bearer, is_all_done, line, publish, tail_of
-from tests.system import Provider, System, Team, chat, prompt, until
+from tests.system import Provider, System, Team, chat, config, prompt, until
 
 JOBS = 500
 BEFORE = 25
@@ -44,21 +45,37 @@ def custom_ids(tail: Tail) -> frozenset[str]:
     return frozenset(record.json()["custom_id"] for record in tail.records)
 
 
-async def killed_under_way(system: System, provider: Provider, victim: str) -> Batch:
-    """Runs a batch, kills the service when some results have come, and gives what there is when nothing is left to do."""
-    team = await system.create_team(f"kill-{victim}")
-    jobs = frozenset(prompt() for _ in range(JOBS))
-    token, first, pid = await system.job_token(team), await provider.last(), system.pids[victim]
+Kill = Callable[[System], Awaitable[System]]
+"""Kills, and gives the system when it is back."""
 
-    async def is_back() -> bool:
-        return system.pids[victim] != pid
 
-    async with tail_of(system.kafka, f"sluice.results.{team.name}") as tail:
+def killing(victim: str) -> Kill:
+    """Kills one service."""
+
+    async def kill(system: System) -> System:
+        pid = system.pids[victim]
+
+        async def is_back() -> bool:
+            return system.pids[victim] != pid
+
+        os.kill(pid, signal.SIGKILL)
+        await until(is_back)
+        return system
+
+    return kill
+
+
+async def killed_under_way(system: System, provider: Provider, name: str, kill: Kill) -> Batch:
+    """Runs a batch, kills when some results have come, and gives what there is when nothing is left to do."""
+    team = await system.create_team(name)
+    jobs, topic = frozenset(prompt() for _ in range(JOBS)), f"sluice.results.{team.name}"
+    token, first = await system.job_token(team), await provider.last()
+    async with tail_of(system.kafka, topic) as tail:
         await publish(system.kafka, "sluice.jobs.batch", [line(job, chat(MODEL, user=job)) for job in jobs], bearer(token))
         await tail.read_until(lambda: len(tail.records) >= BEFORE)
-        os.kill(pid, signal.SIGKILL)
         killed_at, answered_before = time.time(), custom_ids(tail)
-        await until(is_back)
+    system = await kill(system)
+    async with tail_of(system.kafka, topic) as tail:
         await tail.read_until(lambda: custom_ids(tail) >= jobs)
         await system.usage(team.name, JOBS)
         await until(lambda: is_all_done(system.kafka))
@@ -72,7 +89,7 @@ async def killed_under_way(system: System, provider: Provider, victim: str) -> B
     called = Counter(call.marker or "" for call in calls)
     batch = Batch(jobs, answered_before, results, usage, called, called_before, attempts)
     print(
-        f"{victim} killed with {len(called_before)} called and {len(answered_before)} answered: "
+        f"{name} with {len(called_before)} called and {len(answered_before)} answered: "
         f"{len(batch.called_again)} called again, {len(batch.told_again)} told again"
     )
     return batch
@@ -86,22 +103,54 @@ async def booked(system: System, team: Team) -> tuple[list[dict[str, Any]], Mapp
     return usage, {named[row["job_id"]]: row["n"] for row in attempts}
 
 
-@pytest.mark.parametrize("victim", ["guard", "cache", "router", "accounting"])
-async def test_a_killed_service_loses_and_doubles_nothing(processes: System, provider: Provider, victim: str) -> None:
-    batch = await killed_under_way(processes, provider, victim)
+def assert_nothing_lost_or_doubled(batch: Batch) -> None:
     assert len(batch.answered_before) < JOBS, "killed too late to tell anything"
     assert batch.results.keys() == batch.jobs
+    assert batch.told_again == set()
     assert {found["response"]["status_code"] for results in batch.results.values() for found in results} == {200}
     assert Counter(row["custom_id"] for row in batch.usage) == Counter(batch.jobs)
     assert len({row["job_id"] for row in batch.usage}) == JOBS
     assert {row["status"] for row in batch.usage} == {"completed"}
     assert batch.calls.keys() == batch.jobs
-    assert batch.told_again == set()
-    if victim == "router":
-        # Only what was called and not answered when it died may be called again: once, and on the books.
-        assert batch.called_again <= batch.called_before - batch.answered_before
-        assert max(batch.calls.values()) <= 2
-        assert all(calls <= batch.attempts[job] for job, calls in batch.calls.items())
-    else:
-        assert set(batch.calls.values()) == {1}
-        assert batch.attempts == batch.calls
+
+
+def assert_only_lost_calls_were_made_again(batch: Batch) -> None:
+    """Only what was called and not answered at the kill may be called again: once, and on the books."""
+    assert batch.called_again <= batch.jobs - batch.answered_before
+    assert max(batch.calls.values()) <= 2
+    assert all(calls <= batch.attempts[job] for job, calls in batch.calls.items())
+
+
+@pytest.mark.parametrize("victim", ["guard", "cache", "accounting"])
+async def test_a_killed_service_loses_and_doubles_nothing(processes: System, provider: Provider, victim: str) -> None:
+    batch = await killed_under_way(processes, provider, f"kill-{victim}", killing(victim))
+    assert_nothing_lost_or_doubled(batch)
+    assert set(batch.calls.values()) == {1}
+    assert batch.attempts == batch.calls
+
+
+async def test_a_killed_router_loses_and_doubles_nothing_but_the_calls_that_died_with_it(
+    processes: System, provider: Provider
+) -> None:
+    batch = await killed_under_way(processes, provider, "kill-router", killing("router"))
+    assert_nothing_lost_or_doubled(batch)
+    assert_only_lost_calls_were_made_again(batch)
+
+
+async def test_everything_killed_at_once_in_one_process_loses_and_doubles_nothing(tmp_path: Path, provider: Provider) -> None:
+    back: list[System] = []
+
+    async def kill(system: System) -> System:
+        os.kill(system.child.pid, signal.SIGKILL)
+        await system.child.exited()
+        back.append(await System.start(tmp_path, config(provider)))
+        return back[0]
+
+    system = await System.start(tmp_path, config(provider))
+    try:
+        batch = await killed_under_way(system, provider, "kill-all", kill)
+    finally:
+        for one in (*back, system):
+            await one.stop()
+    assert_nothing_lost_or_doubled(batch)
+    assert_only_lost_calls_were_made_again(batch)

@@ -42,7 +42,6 @@ async def ask(team: Team) -> None:
 @asynccontextmanager
 async def started(folder: Path, provider: Provider) -> AsyncGenerator[tuple[System, set[int]]]:
     """A system, and all its processes; what is left of them in the end is killed."""
-    (folder / "up.log").unlink(missing_ok=True)
     system = await System.start(folder, config(provider), "--processes")
     everybody = descendants(system.child.pid) | set(system.pids.values())
     try:
