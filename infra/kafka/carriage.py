@@ -157,30 +157,33 @@ class Carriage:
         seen = await self._patiently(job, lambda: self.records.seen(job.id, self._rest_ms(job)))
         if seen > MAX_DELIVERIES:
             fault = InternalError(f"The job was begun {MAX_DELIVERIES} times without an end and was put aside").fault()
-            await self._fail(job, record, fault, delivery)
-            await self.post.dead(record, Poison("deliveries", f"delivered more than {MAX_DELIVERIES} times without an end"))
+            if await self._fail(job, record, fault, delivery):
+                await self.post.dead(record, Poison("deliveries", f"delivered more than {MAX_DELIVERIES} times without an end"))
         return 0 < seen <= MAX_DELIVERIES
 
-    async def _fail(self, job: Job, record: Incoming, fault: Fault, delivery: Delivery) -> None:
+    async def _fail(self, job: Job, record: Incoming, fault: Fault, delivery: Delivery) -> bool:
         status = JobStatus.EXPIRED if fault.code == DeadlineExceeded.code else JobStatus.FAILED
         trace_id = spans.trace_id(delivery.traceparent)
         completion = completion_of(job, status, self.stage.value, self.clock(), fault=fault, trace_id=trace_id)
         last = Failed(fault=fault, served=Served(model=job.model, cache=completion.cache))
-        await self._finish_once(job, record, Finish(completion, last), delivery)
+        return await self._finish_once(job, record, Finish(completion, last), delivery)
 
-    async def _finish_once(self, job: Job, record: Incoming, finish: Finish, delivery: Delivery) -> None:
+    async def _finish_once(self, job: Job, record: Incoming, finish: Finish, delivery: Delivery) -> bool:
+        """Ends the job unless somebody else does; False then."""
         copy = f"{record.topic}/{record.partition}@{record.offset}"
         while True:
             ending = await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy))
             match ending.state:
                 case "granted" | "again":
                     finish = replace(finish, again=finish.again or ending.state == "again")
-                    return await self._carry_out(job, record, finish, delivery)
+                    await self._carry_out(job, record, finish, delivery)
+                    return True
                 case "done":
-                    return None
+                    return False
                 case "answered" if not self.leased:
                     # The router will find the answer that is kept, and call nobody.
-                    return await self.post.forward(job.at(StageName.ROUTER), delivery.traceparent)
+                    await self.post.forward(job.at(StageName.ROUTER), delivery.traceparent)
+                    return False
                 case "leased" | "answered":
                     await asyncio.sleep(min(ending.left_ms / 1000, self.retry_s))
 

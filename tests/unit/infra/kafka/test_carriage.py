@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.files import FileStore
-from infra.kafka.carriage import Booked, Carriage, Delivery, Finish, Forward, Nothing, Outcome
+from infra.kafka.carriage import MAX_DELIVERIES, Booked, Carriage, Delivery, Finish, Forward, Nothing, Outcome
 from infra.kafka.envelope import decode, encode
 from infra.kafka.log import Headers, Incoming, Outgoing
 from infra.kafka.post import Post
@@ -391,6 +391,13 @@ async def test_what_a_router_may_be_at_work_on_is_not_ended_before_that_is_known
     bench.records.at_router[(job := a_job()).id] = [Ending("leased", left_ms=5), Ending("leased", left_ms=1)]
     await bench.work(carried(job), suspect=True)
     assert len(bench.completions) == 1
+
+
+async def test_a_job_that_ended_elsewhere_meanwhile_is_not_put_aside(bench: Bench) -> None:
+    bench.records.deliveries[(job := a_job()).id] = MAX_DELIVERIES
+    bench.records.at_router[job.id] = [Ending("leased", left_ms=1), Ending("done")]
+    await bench.work(carried(job), suspect=True)
+    assert bench.nothing_sent
 
 
 async def test_an_answer_that_a_dead_router_had_kept_is_left_to_the_router(bench: Bench) -> None:
