@@ -25,6 +25,8 @@ PRODUCER_SETTINGS: Mapping[str, object] = {
     "enable_idempotence": True,
     "linger_ms": 0,
     "max_request_size": 2 * 1024 * 1024,
+    # Replies of one ingress share a partition: with 16 kB, the default, 500 streams waited for each other (196/s, now 600).
+    "max_batch_size": 256 * 1024,
 }
 CONSUMER_SETTINGS: dict[str, object] = {
     "ack_policy": AckPolicy.MANUAL,

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _MAX_BATCH = 512
 _RECONNECT_S = 5.0
+_LATE_S = 0.02
+_MOST_TIMEOUTS = 20
 # Full, a replica, or unable to write to its disk: that says nothing about the script, and it passes.
 _REFUSALS = ("OOM ", "READONLY ", "MISCONF ")
 
@@ -55,6 +57,8 @@ class _Call:
     args: Sequence[Argument]
     done: "asyncio.Future[Value]"
     began: float
+    written: float = math.inf
+    expiry: asyncio.TimerHandle | None = None
     by_sha: bool = True
 
     def words(self) -> tuple[Argument, ...]:
@@ -74,6 +78,8 @@ class Redis:
             url, socket_connect_timeout=timeout_s * 4, retry=Retry(NoBackoff(), 0)
         )
         self._timeout_s = timeout_s
+        self._silent = False
+        self._heard = -math.inf
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
         self._work = asyncio.Event()
@@ -92,11 +98,12 @@ class Redis:
         call = _Call(script, keys, args, loop.create_future(), now)
         self._waiting.append(call)
         self._work.set()
-        late = loop.call_later(self._timeout_s, _expire, call, self._timeout_s)
+        self._expect(call, now)
         try:
             return await call.done
         finally:
-            late.cancel()
+            if call.expiry is not None:
+                call.expiry.cancel()
 
     async def ping(self) -> bool:
         """True if Redis answers in time."""
@@ -113,8 +120,29 @@ class Redis:
         self._lose(RedisUnavailable("the connection to Redis is closed"))
         await asyncio.gather(*self._closing, return_exceptions=True)
 
+    def _expect(self, call: _Call, now: float) -> None:
+        due = now + self._timeout_s
+        call.expiry = asyncio.get_running_loop().call_at(due, self._expire, call, due)
+
+    def _expire(self, call: _Call, due: float) -> None:
+        if call.done.done():
+            return
+        now = asyncio.get_running_loop().time()
+        if self._may_be_us(call, now, due) and now - call.began < _MOST_TIMEOUTS * self._timeout_s:
+            self._expect(call, now)
+            return
+        self._silent = True
+        call.done.set_exception(RedisUnavailable(f"Redis did not answer {call.script.name} within {self._timeout_s} s"))
+
+    def _may_be_us(self, call: _Call, now: float, due: float) -> bool:
+        """True while we explain the wait: our loop is late, the call is not written yet, or answers before its own are coming."""
+        heard_lately = now - max(call.written, self._heard) < self._timeout_s
+        return self._connection is not None and (now - due > _LATE_S or heard_lately)
+
     def _refuse_if_stalled(self, now: float) -> None:
         """While Redis hangs, the oldest call asks whether it is back; nobody else waits for his time-out."""
+        if not self._silent:
+            return
         waited_s = now - self._sent[0].began if self._sent else 0.0
         if waited_s > _RECONNECT_S:
             self._lose(RedisUnavailable("Redis hangs"))
@@ -128,6 +156,9 @@ class Redis:
             try:
                 while batch := self._batch():
                     connection = await self._connected()
+                    now = asyncio.get_running_loop().time()
+                    for call in batch:
+                        call.written = now
                     self._sent.extend(batch)
                     await connection.send_packed_command(connection.pack_commands([c.words() for c in batch]), check_health=False)
             except (RedisError, OSError) as error:
@@ -163,6 +194,7 @@ class Redis:
             self._settle(self._sent.popleft(), answer)
 
     def _settle(self, call: _Call, answer: object) -> None:
+        self._silent, self._heard = False, asyncio.get_running_loop().time()
         if call.done.done():
             return
         if isinstance(answer, NoScriptError) and call.by_sha:
@@ -179,6 +211,7 @@ class Redis:
     def _lose(self, why: RedisUnavailable) -> None:
         """Gives up the connection and every call on it: whether they happened is unknown. The next call connects anew."""
         connection, self._connection = self._connection, None
+        self._silent = False
         if connection is not None:
             log.info("%s", why)
             closing = asyncio.create_task(connection.disconnect(nowait=True))
@@ -193,8 +226,3 @@ class Redis:
         for call in lost:
             if not call.done.done():
                 call.done.set_exception(why)
-
-
-def _expire(call: _Call, timeout_s: float) -> None:
-    if not call.done.done():
-        call.done.set_exception(RedisUnavailable(f"Redis did not answer {call.script.name} within {timeout_s} s"))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -86,6 +87,19 @@ async def test_silence_is_unavailable() -> None:
         await redis.run(script("return 1"), [])
     await redis.close()
     server.close()
+
+
+async def test_a_busy_loop_is_not_taken_for_a_silent_redis(stack: Stack) -> None:
+    redis, echo = Redis(stack.redis, timeout_s=0.05), script("return ARGV[1]")
+    await redis.run(echo, [], ["known"])
+    answers = asyncio.gather(*(redis.run(echo, [], [n]) for n in range(20)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            pass
+    assert await answers == [b"%d" % n for n in range(20)]
+    await redis.close()
 
 
 async def test_answers_that_come_too_late_reach_nobody_else(stack: Stack) -> None:
