@@ -22,6 +22,9 @@ from schemas.errors import SluiceError
 
 log = logging.getLogger(__name__)
 
+_ACCEPTS = 16
+"""New connections in one turn of the loop: libuv accepts one for each listener, and 1,000 that came at once waited for 8.8 s."""
+
 
 class Service(Protocol):
     """One of the services. `drain` takes nothing new and ends what runs; `stop` closes. Either may come without `start`."""
@@ -61,7 +64,8 @@ class Runtime:
         # Those who answer stand at the end of the way: they start first and drain last.
         for service in reversed(self._services):
             await service.start()
-        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        listeners = [self._listener, *(self._listener.dup() for _ in range(_ACCEPTS - 1))]
+        serving = asyncio.create_task(self._server.serve(sockets=listeners))
         try:
             await self._until_ready(serving)
             await ready()
