@@ -158,7 +158,7 @@ class Reader:
     def seek(self, partition: Partition, offset: int) -> None:
         self._consumer.seek(AioPartition(*partition), offset)
 
-    async def position(self, partition: Partition) -> int:
+    async def _position(self, partition: Partition) -> int:
         return cast("int", await self._consumer.position(AioPartition(*partition)))
 
     async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]:
@@ -166,16 +166,18 @@ class Reader:
         batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=limit)
         return [record for batch in batches.values() for record in batch]
 
-    async def since(self, unix_ms: int, poll_s: float) -> AsyncGenerator[Incoming]:
-        """What was written from that time on, to the end as it is now."""
-        ends = await self.ends()
+    async def seek_to_time(self, unix_ms: int) -> None:
+        """To the first record of that time or later."""
         starts = await self._consumer.offsets_for_times(dict.fromkeys(self._partitions, unix_ms))
-        for partition, end in ends.items():
+        for partition, end in (await self.ends()).items():
             start = starts[AioPartition(*partition)]
             self.seek(partition, end if start is None else start.offset)
-        while any([await self.position(partition) < end for partition, end in ends.items()]):
-            for record in await self.poll(poll_s):
-                yield record
+
+    async def rest(self, poll_s: float) -> AsyncGenerator[list[Incoming]]:
+        """What stands between here and the end as it is now, as it comes."""
+        ends = await self.ends()
+        while any([await self._position(partition) < end for partition, end in ends.items()]):
+            yield await self.poll(poll_s)
 
     async def stop(self) -> None:
         await self._stop()

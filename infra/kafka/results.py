@@ -63,10 +63,11 @@ class Results:
     async def _found(self, team: str, wanted: set[str], since_ms: int) -> set[str]:
         reader = await self._kafka.reader([Partition(results_topic(team), n) for n in range(RESULTS.partitions)])
         try:
+            await reader.seek_to_time(since_ms)
             found = set[str]()
-            async for record in reader.since(since_ms, _POLL_S):
-                if (result_id := header(record.headers, H_ID)) in wanted:
-                    found.add(result_id)
+            async for records in reader.rest(_POLL_S):
+                found.update(header(record.headers, H_ID) for record in records)
+                found &= wanted
             return found
         finally:
             await reader.stop()

@@ -68,7 +68,6 @@ class Control:
         self._kafka = kafka
         self._reader: Reader | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._end = -1
         self._read_to = 0
         self._moved = asyncio.Condition()
         self._seen: dict[str, int] = defaultdict(int)
@@ -78,9 +77,8 @@ class Control:
         """Reads the topic to its end, then goes on in the background."""
         self._reader = await self._kafka.reader([_PARTITION])
         await self._reader.seek_to_beginning()
-        self._end = (await self._reader.ends())[_PARTITION]
-        while await self._reader.position(_PARTITION) < self._end:
-            await self._take(await self._reader.poll(_POLL_S))
+        async for records in self._reader.rest(_POLL_S):
+            await self._take(records)
         self._loop = asyncio.create_task(self._follow(self._reader))
 
     def watch(self, changed: Callable[[], None]) -> None:

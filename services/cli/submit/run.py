@@ -1,7 +1,7 @@
 """One run: lines go to the Kafka door, a bounded number at once; results come back and are written as they come."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
@@ -39,7 +39,7 @@ class Reads(Protocol):
 
     async def ends(self) -> dict[Partition, int]: ...
     def seek(self, partition: Partition, offset: int) -> None: ...
-    async def position(self, partition: Partition) -> int: ...
+    def rest(self, poll_s: float) -> AsyncGenerator[list[Incoming]]: ...
     async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]: ...
     async def stop(self) -> None: ...
 
@@ -116,12 +116,10 @@ class Run:
         start = {Partition(self._door, p): offset for p, offset in self._journal.progress.unknown_from.items()}
         reader = await self._parts.kafka.reader(start)
         try:
-            ends = await reader.ends()
             for partition, offset in start.items():
                 reader.seek(partition, offset)
-            while await _is_before(reader, ends):
-                found = [ack for record in await reader.poll(POLL_S) for ack in self._ours(record)]
-                self._journal.add(found)
+            async for records in reader.rest(POLL_S):
+                self._journal.add([ack for record in records for ack in self._ours(record)])
         finally:
             await reader.stop()
 
@@ -236,8 +234,3 @@ async def offsets(kafka: Log, lane: Lane, team: str) -> tuple[dict[int, int], di
         await reader.stop()
     results = {p.partition: offset for p, offset in ends.items() if p.topic == results_topic(team)}
     return results, {p.partition: offset for p, offset in ends.items() if p.topic != results_topic(team)}
-
-
-async def _is_before(reader: Reads, ends: dict[Partition, int]) -> bool:
-    positions = [(await reader.position(partition), end) for partition, end in ends.items()]
-    return any(position < end for position, end in positions)

@@ -5,7 +5,7 @@ import io
 import json
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,8 +103,8 @@ class Reader:
     def seek(self, partition: Partition, offset: int) -> None:
         self.positions[partition] = offset
 
-    async def position(self, partition: Partition) -> int:
-        return self.positions[partition]
+    async def rest(self, poll_s: float) -> AsyncGenerator[list[Incoming]]:
+        yield await self.poll(poll_s)
 
     async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]:
         await asyncio.sleep(0)
