@@ -6,6 +6,7 @@ import pytest
 
 from infra.embedded.parts import KAFKA, REDIS
 from infra.embedded.stack import Stack
+from infra.kafka.broker import Kafka
 from tests.fakes.recorder import Recorder, recording
 from tests.system import Provider, System, config, running_provider
 
@@ -17,6 +18,15 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stac
     await stack.start()
     yield stack
     await stack.stop()
+
+
+@pytest.fixture(scope="session")
+async def kafka(stack: Stack) -> AsyncGenerator[Kafka]:
+    """A connection to that Kafka."""
+    kafka = Kafka(stack.kafka)
+    await kafka.start()
+    yield kafka
+    await kafka.stop()
 
 
 @pytest.fixture(scope="session")

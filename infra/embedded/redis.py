@@ -12,8 +12,8 @@ MAX_MEMORY = "512mb"
 async def start_redis(data_dir: Path, port: int) -> Child:
     """Start Redis on 127.0.0.1:`port` with its data in `data_dir/redis`; returns when it answers PING.
 
-    Writes reach the append-only file before they are acknowledged, and the disk within a second: what is killed loses nothing, a
-    power cut at most that second (decision 0010). It refuses writes at MAX_MEMORY and never evicts. Raises PartFailed.
+    Writes reach the append-only file before they are acknowledged, unless a slow sync is under way, and the disk each second:
+    decision 0010 says what a kill and a power cut may take. It refuses writes at MAX_MEMORY and never evicts. Raises PartFailed.
     """
     child = Child(
         "redis",

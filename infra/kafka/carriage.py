@@ -184,8 +184,10 @@ class Carriage:
                     # The router will find the answer that is kept, and call nobody.
                     await self.post.forward(job.at(StageName.ROUTER), delivery.traceparent)
                     return False
-                case "leased" | "answered":
+                case "leased":
                     await asyncio.sleep(min(ending.left_ms / 1000, self.retry_s))
+                case "answered":
+                    await asyncio.sleep(self.retry_s)
 
     async def _carry_out(self, job: Job, record: Incoming, outcome: Outcome, delivery: Delivery) -> None:
         match outcome:

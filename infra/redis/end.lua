@@ -1,8 +1,8 @@
 -- May this copy of a job end it? A job may stand in a topic twice, when a stage died between sending it on and committing;
 -- and its only copy is delivered again when a process died that had carried it on to the router in memory.
 -- KEYS[1]: job record. ARGV: the copy (topic/partition@offset), owner, incarnation, life of the record in ms.
--- Gives {'granted'} and marks the job as ending, {'again'} if this copy was granted it before, {'done'} if another copy has ended it or is ending it,
---   {'leased', ms left} while a router may be at work on it, or {'answered'} if a router has to publish what it kept.
+-- Gives {'granted'} and marks the job as ending, {'again'} if this copy was granted it before, {'done'} if another copy
+--   has ended it or is ending it, {'leased', ms left} while a router may be at work on it, or {'answered'} if a router has to publish what it kept.
 local record = redis.call('HMGET', KEYS[1], 'state', 'copy', 'owner', 'life', 'until')
 local state = record[1]
 local mine = record[3] == ARGV[2] and record[4] == ARGV[3]

@@ -9,7 +9,6 @@ from typing import Protocol, cast
 
 import pytest
 
-from infra.embedded.stack import Stack
 from infra.kafka.broker import Kafka
 from infra.kafka.log import CommitRefused, Incoming, Mark, Outgoing, Partition, Sink, Source
 from schemas.topics import Topic
@@ -45,14 +44,6 @@ class Real:
 
     def source(self, group: str, topics: Collection[str], slot: str | None = None) -> Source:
         return self.sink.source(group, topics, slot)
-
-
-@pytest.fixture(scope="session")
-async def kafka(stack: Stack) -> AsyncGenerator[Kafka]:
-    kafka = Kafka(stack.kafka)
-    await kafka.start()
-    yield kafka
-    await kafka.stop()
 
 
 @pytest.fixture

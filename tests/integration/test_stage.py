@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from infra.embedded.stack import Stack
 from infra.kafka.broker import Kafka
 from infra.kafka.log import Incoming, Outgoing, Partition, Source
 from infra.kafka.stage import Stage
@@ -19,14 +18,6 @@ PARTITIONS, RECORDS = 4, 200
 PATIENCE_S = 60
 
 Place = tuple[int, int]
-
-
-@pytest.fixture(scope="session")
-async def kafka(stack: Stack) -> AsyncGenerator[Kafka]:
-    kafka = Kafka(stack.kafka)
-    await kafka.start()
-    yield kafka
-    await kafka.stop()
 
 
 @pytest.fixture
