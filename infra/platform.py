@@ -9,6 +9,7 @@ from infra.credentials import JobTokens
 from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import Carriage, Handler
+from infra.kafka.delay import Delays
 from infra.kafka.log import Source
 from infra.kafka.neighbours import Neighbours
 from infra.kafka.post import Post
@@ -17,6 +18,7 @@ from infra.kafka.stage import Stage
 from infra.kafka.table import Control
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords
+from infra.redis.tickets import Tickets
 from infra.secret_files import shared_secret
 from infra.settings import Settings
 from infra.signing import Signer
@@ -55,6 +57,15 @@ class Platform:
     def records(self, service: str) -> JobRecords:
         return JobRecords(self.redis, f"{service}-{self.owner}", self.life)
 
+    @property
+    def tickets(self) -> Tickets:
+        """The job store."""
+        return Tickets(self.redis, self.files)
+
+    def delays(self, service: str) -> Delays:
+        """Where jobs wait that may not be sent out yet."""
+        return Delays(self.source, self.post(service), self.files, self.signer, self.clock)
+
     def source(self, group: str, *topics: str, may_wait_ms: int = 0) -> Source:
         """A member of the group `sluice-<group>`; records may wait for so long, to come many at once."""
         return self.kafka.source(f"sluice-{group}", topics, self.settings.slot, may_wait_ms)
@@ -66,6 +77,7 @@ class Platform:
             handler=handler,
             post=self.post(name.value),
             records=self.records(name.value),
+            tickets=self.tickets,
             signer=self.signer,
             files=self.files,
             clock=self.clock,

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from schemas.base import JsonObject, Message, Part
-from schemas.job import Api
+from schemas.job import Api, Caller, Labels
 
 URL_TO_API: dict[str, Api] = {"/v1/chat/completions": Api.CHAT, "/v1/embeddings": Api.EMBEDDINGS}
 
@@ -45,3 +45,25 @@ class BatchResult(Message):
     custom_id: str
     response: BatchResponse | None = None
     error: BatchError | None = None
+
+
+class BatchOrder(Message):
+    """A batch as it was asked for (POST /v1/batches): what its runner needs to begin it, and to begin again after a death.
+
+    `key_id` in `caller` names the virtual key under which each line is admitted; times are unix milliseconds.
+    """
+
+    TYPE: ClassVar[str] = "io.sluice.batch_order.v1"
+
+    id: str
+    caller: Caller
+    input_file_id: str
+    endpoint: str
+    api: Api
+    completion_window: str = "24h"
+    metadata: dict[str, str] | None = None
+    labels: Labels = Labels()
+    created_ms: int
+    deadline_ms: int
+    output_expires_after_s: int | None = None
+    webhook: str = ""

@@ -5,34 +5,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Message, Part
+from schemas.attempt import Attempt
+from schemas.base import Message
 from schemas.errors import Fault
-from schemas.job import Api, Caller, Job, JobStatus, Labels, Verdict
+from schemas.job import Api, Caller, Job, JobStatus, Labels, Step, Verdict
 from schemas.topics import Lane
 from schemas.usage import Usage
 
 CacheStatus = Literal["hit", "semantic", "miss", "bypass"]
-
-
-class Attempt(Part):
-    """One call of a deployment, whatever became of it. `cost_usd` by the price of that moment (`price_version`)."""
-
-    id: str
-    n: int
-    deployment: str
-    provider: str
-    provider_model: str
-    started_ms: int
-    latency_ms: float
-    ttft_ms: float | None = None
-    status: Literal["completed", "failed", "cancelled", "unknown"]
-    http_status: int | None = None
-    error: str | None = None
-    usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
-    price_version: str = ""
-    service_tier: str = ""
-    raw_usage: str = Field(default="", description="the provider's own usage object, as JSON text")
 
 
 class Completion(Message):
@@ -61,6 +41,7 @@ class Completion(Message):
     custom_id: str = ""
     queue_ms: float = Field(default=0, description="from acceptance to the first provider call, or to the end")
     trace_id: str = ""
+    steps: tuple[Step, ...] = Field(default=(), description="when each stage took the job")
 
     @property
     def usage(self) -> Usage:
@@ -113,4 +94,5 @@ def completion_of(
         custom_id=job.custom_id,
         queue_ms=max(0, first_call_ms - job.accepted_ms),
         trace_id=trace_id,
+        steps=job.steps,
     )

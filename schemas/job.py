@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.attempt import Attempt
 from schemas.base import JsonObject, Message, Part
 from schemas.policy import EffectivePolicy
 from schemas.slip import RoutingSlip, Stage, next_topic, without_front
@@ -50,11 +51,19 @@ class Labels(Part):
 
 
 class ReplyTo(Part):
-    """Where the answer goes: the partition of `sluice.replies` on which the waiting ingress listens, or, for a job that
-    came through the Kafka door, `sluice.results.{team}`."""
+    """Where the answer goes: the partition of `sluice.replies` on which the waiting ingress listens; for a job that came
+    through the Kafka door `sluice.results.{team}`; for a line of a batch the partition of `sluice.batch_results`."""
 
-    kind: Literal["inbox", "results"]
+    kind: Literal["inbox", "results", "batch"]
     partition: int = 0
+    batch_id: str = ""
+
+
+class Step(Part):
+    """When a stage took a job, in unix milliseconds: together, the timeline of the job."""
+
+    stage: str
+    at_ms: int
 
 
 class CacheRequest(Part):
@@ -106,11 +115,22 @@ class Job(Message):
     custom_id: str = ""
     cache: CacheRequest = CacheRequest()
     verdict: Verdict | None = None
+    steps: tuple[Step, ...] = ()
+    detached: bool = Field(default=False, description="asynchronous: goes on though nobody is connected")
+    keep_s: int = Field(default=0, ge=0, description="how long the end is kept for whoever asks later; 0: not at all")
+    not_before_ms: int = Field(default=0, description="no provider is called before")
+    webhook: str = Field(default="", description="URL that is told of the end")
+    known_as: Literal["job", "response"] = Field(default="job", description="what the caller calls it, in webhooks")
+    made: tuple[Attempt, ...] = Field(default=(), description="provider calls made before it was put off, already priced")
     signature: str = ""
 
     def next_topic(self) -> str:
         """The topic this job goes to next."""
         return next_topic(self.slip, self.lane)
+
+    def taken(self, stage: Stage, at_ms: int) -> "Job":
+        """This job with a further step on its timeline."""
+        return self.model_copy(update={"steps": (*self.steps, Step(stage=stage.value, at_ms=at_ms))})
 
     def past(self, stage: Stage) -> "Job":
         """This job after `stage`: the slip is shorter by its front."""

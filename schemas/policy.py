@@ -84,6 +84,13 @@ class Limits(Part):
     requests_per_minute: int | None = Field(default=None, ge=1)
 
 
+class WebhookPolicy(Part):
+    """Hosts that webhooks may be sent to. `only`: no others; `internal`: these even at a private address (host or host:port)."""
+
+    only: tuple[str, ...] | None = None
+    internal: tuple[str, ...] = ()
+
+
 class Policy(Part):
     """A policy as somebody wrote it at one level. A member left out (None) is inherited."""
 
@@ -92,6 +99,9 @@ class Policy(Part):
     models: tuple[str, ...] | None = Field(default=None, description="aliases that may be asked for; None: all")
     limits: Limits = Limits()
     timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    keep_results_s: int | None = Field(default=None, ge=60, le=3 * 86_400, description="seconds that ends of jobs are kept")
+    attach_retries: bool | None = Field(default=None, description="an SDK's own retry attaches to the running job")
+    webhooks: WebhookPolicy | None = None
 
 
 DEFAULT_GUARD = GuardPolicy(
@@ -116,6 +126,9 @@ class EffectivePolicy(Part):
     cache: CachePolicy = CachePolicy()
     models: tuple[str, ...] | None = None
     timeout_s: float | None = None
+    keep_results_s: int = 86_400
+    attach_retries: bool = True
+    webhooks: WebhookPolicy = WebhookPolicy()
 
 
 def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
@@ -126,10 +139,14 @@ def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
     """
     guard: dict[FindingKind, GuardAction] = dict(DEFAULT_GUARD.actions)
     cache, models, timeout_s = CachePolicy(), None, None
+    keep_results_s, attach_retries, webhooks = 86_400, True, WebhookPolicy()
     for level in levels:
         guard |= level.guard.actions if level.guard else {}
         cache = level.cache or cache
         timeout_s = level.timeout_s or timeout_s
+        keep_results_s = level.keep_results_s or keep_results_s
+        attach_retries = attach_retries if level.attach_retries is None else level.attach_retries
+        webhooks = level.webhooks or webhooks
         if level.models is not None:
             models = level.models if models is None else tuple(m for m in level.models if m in models)
     actions: dict[FindingKind, GuardAction] = {kind: action for kind, action in guard.items() if action is not GuardAction.ALLOW}
@@ -139,4 +156,7 @@ def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
         cache=cache,
         models=models,
         timeout_s=timeout_s,
+        keep_results_s=keep_results_s,
+        attach_retries=attach_retries,
+        webhooks=webhooks,
     )

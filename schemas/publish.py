@@ -9,17 +9,19 @@ from pathlib import Path
 from pydantic import JsonValue, TypeAdapter
 
 from schemas.base import JsonObject
-from schemas.batch import BatchLine, BatchResult
+from schemas.batch import BatchLine, BatchOrder, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.control import RESOURCE, Organization
 from schemas.job import Job
 from schemas.kept import Kept
 from schemas.reply import Reply
+from schemas.ticket import Ended, Ticket
+from schemas.webhook import WebhookDelivery
 
 FOLDER = Path(__file__).parent / "published"
 
-MESSAGES = (Job, Reply, Completion, Cancel, BatchLine, BatchResult, Kept)
+MESSAGES = (Job, Reply, Completion, Cancel, BatchLine, BatchResult, BatchOrder, Kept, Ticket, Ended, WebhookDelivery)
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 

@@ -18,9 +18,21 @@ class Lane(StrEnum):
     BATCH = "batch"
 
 
+class Delay(StrEnum):
+    """Fixed waits. What waits longer hops between them; since all waits of a topic are equal, its head is always due first."""
+
+    SHORT = "5s"
+    MEDIUM = "1m"
+    LONG = "10m"
+
+    @property
+    def ms(self) -> int:
+        return {"5s": 5_000, "1m": 60_000, "10m": 600_000}[self.value]
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic. In `name`, `{lane}` and `{team}` stand for one topic each; `public` ones are contracts with outsiders."""
+    """A topic. In `name`, `{lane}`, `{delay}` and `{team}` stand for one topic each; `public` ones are contracts."""
 
     name: str
     key: str
@@ -39,6 +51,8 @@ class Topic:
             return ()
         if "{lane}" in self.name:
             return tuple(self.name.format(lane=lane.value) for lane in Lane)
+        if "{delay}" in self.name:
+            return tuple(self.name.format(delay=delay.value) for delay in Delay)
         return (self.name,)
 
 
@@ -83,6 +97,16 @@ ROUTER = Topic(
     readers=("router",),
     what="jobs to be sent out",
 )
+DELAY = Topic(
+    name="sluice.delay.{delay}",
+    key="team",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="Job",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("router",),
+    what="jobs that may not be sent out yet; after the wait they go on to the next stage on their slip",
+)
 REPLIES = Topic(
     name="sluice.replies",
     key="job",
@@ -103,6 +127,46 @@ RESULTS = Topic(
     readers=("batch teams",),
     what="answers for who published to the Kafka door: one line of OpenAI's batch output a record",
     public=True,
+)
+BATCHES = Topic(
+    name="sluice.batches",
+    key="batch",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="BatchOrder",
+    writers=("ingress",),
+    readers=("ingress",),
+    what="batches of /v1/batches: each is one record, worked on until its last line has ended",
+)
+BATCH_RESULTS = Topic(
+    name="sluice.batch_results",
+    key="batch",
+    partitions=8,
+    retention_ms=3 * DAY_MS,
+    payload="BatchResult",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("ingress",),
+    what="ends of the lines of those batches, from which the output files are made",
+)
+WEBHOOKS = Topic(
+    name="sluice.webhooks",
+    key="event",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="WebhookDelivery",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("ingress",),
+    what="webhooks to be sent now",
+)
+WEBHOOK_RETRIES = Topic(
+    name="sluice.webhooks.{delay}",
+    key="event",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="WebhookDelivery",
+    writers=("ingress",),
+    readers=("ingress",),
+    what="webhooks that failed, to be sent again after the wait",
 )
 COMPLETIONS = Topic(
     name="sluice.completions",
@@ -162,8 +226,13 @@ TOPICS: tuple[Topic, ...] = (
     GUARD,
     CACHE,
     ROUTER,
+    DELAY,
     REPLIES,
     RESULTS,
+    BATCHES,
+    BATCH_RESULTS,
+    WEBHOOKS,
+    WEBHOOK_RETRIES,
     COMPLETIONS,
     CANCELS,
     CONTROL,
@@ -175,6 +244,16 @@ TOPICS: tuple[Topic, ...] = (
 def job_topic(stage: str, lane: Lane) -> str:
     """The topic of a stage's lane."""
     return f"sluice.{stage}.{lane.value}"
+
+
+def delay_topic(delay: Delay) -> str:
+    """The topic in which a job waits for so long."""
+    return f"sluice.delay.{delay.value}"
+
+
+def webhook_topic(delay: Delay | None) -> str:
+    """The topic of webhooks that are sent after this wait; None: now."""
+    return f"sluice.webhooks.{delay.value}" if delay else "sluice.webhooks"
 
 
 def door_topic(lane: Lane) -> str:

@@ -17,6 +17,7 @@ from infra.kafka.log import Incoming
 from infra.kafka.post import Post, result_id
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
+from infra.redis.tickets import Tickets
 from infra.signing import Signer
 from infra.telemetry import metrics, spans
 from schemas.completion import Completion, completion_of
@@ -24,6 +25,7 @@ from schemas.errors import DeadlineExceeded, Fault, InternalError, SluiceError
 from schemas.job import Job, JobStatus
 from schemas.reply import Event, Failed, Served
 from schemas.slip import Stage as StageName
+from schemas.ticket import Ended
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,17 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job ends here: its completion, and the last event for whoever waits. `again`: a dead life may have told it already."""
+    """The job ends here: its completion, and the last event for whoever waits. `again`: a dead life may have told it already.
+
+    `stream`: what went out before the last event, for whoever asks later.
+    """
 
     completion: Completion
     last: Event
     attempt: int = 0
     seq: int = 0
     again: bool = False
+    stream: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,14 @@ class Booked:
     completion: Completion
 
 
-Outcome = Forward | Finish | Booked | Nothing
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """The job may not be sent out now: it comes back to this stage when its `not_before_ms` has come."""
+
+    job: Job
+
+
+Outcome = Forward | Finish | Booked | PutOff | Nothing
 Handler = Callable[[Job, Delivery], Awaitable[Outcome]]
 Told = Callable[[str, str, int], Awaitable[bool]]
 """Whether a team was told a result, which can't have been before a time: team, id of the result, unix milliseconds."""
@@ -91,6 +104,7 @@ class Carriage:
     handler: Handler
     post: Post
     records: JobRecords
+    tickets: Tickets
     signer: Signer
     files: FileStore
     clock: Clock
@@ -124,6 +138,7 @@ class Carriage:
             spans.SLUICE_LANE: job.lane.value,
             spans.SLUICE_JOB: job.id,
         }
+        job = job.taken(self.stage, self.clock())
         name = f"{self.stage.value} {job.lane.value}"
         with self.tracing.span(name, delivery.traceparent, "consumer", attributes) as traceparent:
             await self._pass(job, record, Delivery(traceparent, delivery.suspect))
@@ -194,11 +209,16 @@ class Carriage:
             case Forward(job=onward):
                 if not await self.hand_over(onward, record, delivery):
                     await self.post.forward(onward, delivery.traceparent)
+            case PutOff(job=later):
+                await self.post.forward(later, delivery.traceparent)
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq, again=again):
                 if again and await self._is_told(job, completion):
                     await self.post.book(completion, delivery.traceparent)
                 else:
                     await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
+                if job.keep_s:
+                    ended = _ended(completion, outcome)
+                    await self._patiently(job, lambda: self.tickets.end(job.id, ended, job.keep_s))
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
                 await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
             case Booked(completion=completion):
@@ -226,8 +246,28 @@ class Carriage:
         return job.deadline_ms - self.clock()
 
 
+def _ended(completion: Completion, finish: Finish) -> Ended:
+    return Ended(
+        status=completion.status,
+        ended_ms=completion.ended_ms,
+        last=finish.last,
+        stream=finish.stream,
+        usage=completion.usage,
+        cost_usd=completion.cost_usd,
+        attempts=len(completion.attempts),
+    )
+
+
 async def read_job(record: Incoming, files: FileStore, signer: Signer, stage: StageName) -> Job | Poison:
-    """The job in a record of an internal topic, its body fetched if it lies elsewhere; or why it is none of ours."""
+    """The job in a record of a stage's topic, its body fetched if it lies elsewhere; or why it is none of ours."""
+    job = await read_waiting_job(record, files, signer)
+    if isinstance(job, Job) and (not job.slip or job.slip[0] is not stage):
+        return Poison("slip", f"the slip {[s.value for s in job.slip]} does not begin with {stage.value}")
+    return job
+
+
+async def read_waiting_job(record: Incoming, files: FileStore, signer: Signer) -> Job | Poison:
+    """The job in a record of any internal topic; or why it is none of ours."""
     resolved = await fetched(record, files)
     if isinstance(resolved, Poison):
         return resolved
@@ -236,8 +276,6 @@ async def read_job(record: Incoming, files: FileStore, signer: Signer, stage: St
         return job
     if not signer.holds(job):
         return Poison("signature", "the job was not admitted by this gateway, or was changed on its way")
-    if not job.slip or job.slip[0] is not stage:
-        return Poison("slip", f"the slip {[s.value for s in job.slip]} does not begin with {stage.value}")
     return job
 
 

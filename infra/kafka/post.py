@@ -19,10 +19,25 @@ from schemas.completion import Completion
 from schemas.errors import Fault, ProviderError
 from schemas.job import Job
 from schemas.reply import Answer, Event, Failed, Reply
-from schemas.topics import CANCELS, COMPLETIONS, DEAD, REPLIES, ROUTER, results_topic
+from schemas.topics import (
+    BATCH_RESULTS,
+    CANCELS,
+    COMPLETIONS,
+    DEAD,
+    DELAY,
+    REPLIES,
+    ROUTER,
+    Delay,
+    delay_topic,
+    results_topic,
+    webhook_topic,
+)
+from schemas.webhook import WebhookDelivery
 
 MAX_RESULT_BYTES = 1_900_000
 """Of a result in its record: what the topic takes, less headers. Its reader can't follow a reference into our file store."""
+
+_LEAST_WAIT_MS = 20
 
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
@@ -37,13 +52,15 @@ class Post:
     source: str
 
     async def forward(self, job: Job, traceparent: str) -> None:
-        """Sends the job to the next stage on its slip."""
+        """Sends the job to the next stage on its slip, or, if it may not be sent out yet, to where it waits."""
+        delay = delay_for(job.not_before_ms - self.clock())
+        partitions = DELAY.partitions if delay else ROUTER.partitions
         await self._send(
             encode(
                 job,
-                topic=job.next_topic(),
+                topic=delay_topic(delay) if delay else job.next_topic(),
                 key=job.caller.team,
-                partition=partition_of(job.caller.team, job.id, ROUTER.partitions),
+                partition=partition_of(job.caller.team, job.id, partitions),
                 event_id=job.id,
                 source=self.source,
                 now_ms=self.clock(),
@@ -72,16 +89,31 @@ class Post:
         """
         reply = self._reply_record(job, last, attempt, seq, traceparent)
         completed = self._completion_record(completion, traceparent)
-        if job.reply_to.kind == "results":
+        if job.reply_to.kind == "inbox":
+            await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
+        else:
             await self._send(completed)
             await self._send(reply)
-        else:
-            await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
+        if job.webhook:
+            await self.webhook(ended_event(job, completion, self.clock()), None)
         metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
 
     async def refuse(self, team: str, result: BatchResult, traceparent: str) -> None:
         """Answers a line of the Kafka door that never became a job."""
         await self._send(self._result_record(team, result, traceparent))
+
+    async def webhook(self, delivery: WebhookDelivery, delay: Delay | None) -> None:
+        """Sends an event to whoever delivers it, now or after a wait."""
+        await self._send(
+            encode(
+                delivery,
+                topic=webhook_topic(delay),
+                key=delivery.id,
+                event_id=delivery.id,
+                source=self.source,
+                now_ms=self.clock(),
+            )
+        )
 
     async def cancel(self, job_id: str, reason: str) -> None:
         """Tells everybody to stop working on a job."""
@@ -119,6 +151,8 @@ class Post:
     def _reply_record(self, job: Job, event: Event, attempt: int, seq: int, traceparent: str) -> Outgoing:
         if job.reply_to.kind == "results":
             return self._result_record(job.caller.team, batch_result(job, event), traceparent)
+        if job.reply_to.kind == "batch":
+            return self._batch_record(job, batch_result(job, event), traceparent)
         return encode(
             Reply(job_id=job.id, attempt=attempt, seq=seq, event=event),
             topic=REPLIES.name,
@@ -130,6 +164,19 @@ class Post:
             traceparent=traceparent,
             subject=job.id,
             # The kind of an event is its default: left out, nobody could tell one from the other.
+            exclude_defaults=False,
+        )
+
+    def _batch_record(self, job: Job, result: BatchResult, traceparent: str) -> Outgoing:
+        return encode(
+            result,
+            topic=BATCH_RESULTS.name,
+            key=job.reply_to.batch_id,
+            partition=job.reply_to.partition,
+            event_id=result.id,
+            source=self.source,
+            now_ms=self.clock(),
+            traceparent=traceparent,
             exclude_defaults=False,
         )
 
@@ -153,6 +200,27 @@ class Post:
         if record.value is not None and len(record.value) > most:
             record = by_reference(record, await self.files.put(record.value))
         return await self.sink.send(record)
+
+
+def delay_for(wait_ms: int) -> Delay | None:
+    """Where a job waits for so long: in the longest delay that isn't too long. None: so short a wait is none."""
+    if wait_ms < _LEAST_WAIT_MS:
+        return None
+    return next((delay for delay in reversed(Delay) if delay.ms <= wait_ms), Delay.SHORT)
+
+
+def ended_event(job: Job, completion: Completion, now_ms: int) -> WebhookDelivery:
+    """The event that tells of a job's end: the same whoever sends it."""
+    digits = job.id.removeprefix("job_")
+    known_as = f"resp_{digits}" if job.known_as == "response" else job.id
+    payload: JsonObject = {
+        "id": f"evt_{digits}",
+        "object": "event",
+        "type": f"{job.known_as}.{completion.status.value}",
+        "created_at": completion.ended_ms // 1000,
+        "data": {"id": known_as},
+    }
+    return WebhookDelivery(id=f"evt_{digits}", url=job.webhook, team=job.caller.team, payload=payload, created_ms=now_ms)
 
 
 def batch_result(job: Job, event: Event) -> BatchResult:

@@ -3,7 +3,8 @@
 from decimal import Decimal
 from typing import Final
 
-from schemas.completion import Attempt, Completion
+from schemas.attempt import Attempt
+from schemas.completion import Completion
 from schemas.ids import accepted_ms
 
 BLOCK_ROWS: Final = 2_000

@@ -10,7 +10,8 @@ from typing import Final
 
 from infra.clickhouse.blocks import version
 from infra.clickhouse.client import Columns
-from schemas.completion import Attempt, Completion
+from schemas.attempt import Attempt
+from schemas.completion import Completion
 from schemas.usage import Usage
 from services.accounting.policy import job_ms
 

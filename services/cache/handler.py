@@ -77,7 +77,7 @@ class Cache:
         events: tuple[Event, Event] = (Opened(served=served), Delta(data=kept.stream))
         for seq, event in enumerate(events):
             await self._post.reply(job, event, 0, seq, delivery.traceparent)
-        return Finish(completion, Closed(), seq=len(events))
+        return Finish(completion, Closed(), seq=len(events), stream=kept.stream)
 
     async def keep(self, record: Incoming, _: bool) -> None:
         """Makes the answer of a completed job an entry, if its policy allows it."""

@@ -152,7 +152,7 @@ class Admissions:
                 "The rate limits can't be checked at the moment. Try again.", code="budget_unavailable", retry_after_s=1
             ) from None
         if rate is not None and not rate.allowed:
-            retry_s = max(1, math.ceil(rate.retry_ms / 1000))
+            retry_s = max(1, math.ceil(rate.wait_ms / 1000))
             text = policy.refusal(rate.limit.scope, rate.limit.requests_per_minute, retry_s)
             raise RateLimited(text, retry_after_s=retry_s)
         return rate

@@ -1,5 +1,6 @@
 """Router: a job is sent out."""
 
+import asyncio
 from collections.abc import Sequence
 
 from starlette.routing import BaseRoute
@@ -39,20 +40,23 @@ class RouterService:
         )
         router = Router(platform.control.table, records, sender, self._running, self._books, platform.clock)
         self._stage = platform.job_stage(StageName.ROUTER, router.handle, leased=True)
+        self._delays = platform.delays(self.name)
 
     async def start(self) -> None:
         self._books.start()
         await self._running.start()
         await self._cancels.start()
-        await self._stage.start()
+        await asyncio.gather(self._stage.start(), self._delays.start())
 
     def not_ready(self) -> str | None:
-        return self._stage.not_ready()
+        return self._stage.not_ready() or self._delays.not_ready()
 
     async def drain(self) -> None:
+        await self._delays.drain()
         await self._stage.drain(self._drain_s)
 
     async def stop(self) -> None:
+        await self._delays.stop()
         await self._stage.stop()
         await self._cancels.stop()
         await self._running.stop()

@@ -13,8 +13,8 @@ from pydantic_core import to_json
 
 from infra.prices import PriceBook, Priced
 from infra.telemetry import metrics
+from schemas.attempt import Attempt
 from schemas.base import JsonObject
-from schemas.completion import Attempt
 from schemas.control import Deployment, Model
 from schemas.ids import attempt_id
 from schemas.job import Api, Job

@@ -12,7 +12,8 @@ from infra.kafka.table import ControlTable
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
 from infra.telemetry.spans import trace_id
-from schemas.completion import Attempt, Completion, completion_of
+from schemas.attempt import Attempt
+from schemas.completion import Completion, completion_of
 from schemas.control import Deployment, Model
 from schemas.errors import Fault, InternalError, SluiceError
 from schemas.job import Job, JobStatus
@@ -110,7 +111,7 @@ class Router:
             completion = completion.model_copy(update={"cache_key": None})
         elif not await self._keep(errand.job, data):
             return Booked(completion)
-        return Finish(completion, last, attempt=errand.n, seq=seq)
+        return Finish(completion, last, attempt=errand.n, seq=seq, stream=kept.stream)
 
     async def _keep(self, job: Job, data: bytes) -> bool:
         """False if somebody else has answered the job meanwhile."""
@@ -156,7 +157,7 @@ class Router:
             raise InternalError(f"The answer was lost; the request is on record as {job.id}.") from None
         last: Event = kept.answer or Closed()
         attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
-        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True)
+        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
     async def _unknown(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
         attempts = policy.unknown_attempts(job, model, lease.notes, self._clock())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.completion import Attempt
+from schemas.attempt import Attempt
 from schemas.control import Deployment, Model
 from schemas.errors import Cancelled, DeadlineExceeded, Fault, InternalError, ModelNotFound, ProviderError
 from schemas.ids import attempt_id

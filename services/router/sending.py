@@ -14,7 +14,7 @@ from infra.kafka.post import Post
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
 from infra.telemetry import spans
-from schemas.completion import Attempt
+from schemas.attempt import Attempt
 from schemas.control import Deployment, Model
 from schemas.errors import Fault, InternalError
 from schemas.ids import attempt_id

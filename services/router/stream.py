@@ -16,6 +16,8 @@ from services.router.providers.failures import unavailable
 
 KEPT_BYTES = 64 * 1024
 """A longer stream is not kept for the cache."""
+STORED_BYTES = 448 * 1024
+"""A longer one is not kept for whoever asks for the job later either; its events stay on `sluice.replies` for an hour."""
 
 _UNACKNOWLEDGED = 16
 _RETRY_S = 0.25
@@ -34,7 +36,8 @@ class Relay:
         self._held: list[str] = []
         self._acks: deque[Awaitable[object]] = deque()
         self._finished = False
-        self._kept: list[str] | None = [] if job.cache.write and job.cache.key else None
+        self._kept: list[str] | None = [] if job.keep_s or (job.cache.write and job.cache.key) else None
+        self._most = STORED_BYTES if job.keep_s else KEPT_BYTES
         self._kept_bytes = 0
         self.opened = False
         self.seq = 0
@@ -106,7 +109,7 @@ class Relay:
         if self._kept is None:
             return
         self._kept_bytes += sum(map(len, events))
-        if self._kept_bytes > KEPT_BYTES:
+        if self._kept_bytes > self._most:
             self._kept = None
         else:
             self._kept += events

@@ -7,19 +7,22 @@ today's models must read it for ever. Messages of real runs will stand beside th
 from decimal import Decimal
 from pathlib import Path
 
+from schemas.attempt import Attempt
 from schemas.base import Message
-from schemas.batch import BatchError, BatchLine, BatchResponse, BatchResult
+from schemas.batch import BatchError, BatchLine, BatchOrder, BatchResponse, BatchResult
 from schemas.cancel import Cancel
-from schemas.completion import Attempt, Completion
+from schemas.completion import Completion
 from schemas.control import Deployment, EchoSettings, Model, Organization, Price, Team, VirtualKey
 from schemas.errors import ProviderError, RateLimited
-from schemas.job import Api, CacheRequest, Caller, GuardFinding, Job, JobStatus, Labels, ReplyTo, Verdict
+from schemas.job import Api, CacheRequest, Caller, GuardFinding, Job, JobStatus, Labels, ReplyTo, Step, Verdict
 from schemas.kept import Kept
-from schemas.policy import CachePolicy, EffectivePolicy, GuardAction, GuardPolicy, Limits, Policy
+from schemas.policy import CachePolicy, EffectivePolicy, GuardAction, GuardPolicy, Limits, Policy, WebhookPolicy
 from schemas.reply import Answer, Closed, Delta, Failed, Opened, Reply, Served
 from schemas.slip import Stage
+from schemas.ticket import Ended, Ticket
 from schemas.topics import Lane
 from schemas.usage import Usage
+from schemas.webhook import WebhookDelivery
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 RELEASE = "v0.1"
@@ -77,6 +80,7 @@ _COMPLETION = Completion(
     custom_id="line 7",
     queue_ms=12,
     trace_id="0af7651916cd43dd8448eb211c80319c",
+    steps=(Step(stage="guard", at_ms=_ACCEPTED_MS + 2), Step(stage="router", at_ms=_ACCEPTED_MS + 9)),
 )
 _SERVED = Served(
     model="small", deployment="small-eu", cache="miss", verdict=_VERDICT, cost_usd=Decimal("0.001"), provider_ms=812.5, age_s=7
@@ -87,6 +91,9 @@ _WRITTEN_POLICY = Policy(
     models=("small",),
     limits=Limits(requests_per_minute=60),
     timeout_s=12.5,
+    keep_results_s=3600,
+    attach_retries=False,
+    webhooks=WebhookPolicy(only=("hooks.acme.example",), internal=("hooks.internal:8443",)),
 )
 _DEPLOYMENT = Deployment(
     id="small-eu",
@@ -138,6 +145,28 @@ EXAMPLES: dict[str, Message] = {
         reply_to=ReplyTo(kind="results"),
         custom_id="line 7",
     ),
+    "asynchronous, put off": Job(
+        id=_JOB_ID,
+        api=Api.CHAT,
+        lane=Lane.BATCH,
+        model="small",
+        body={"model": "small", "messages": [{"role": "user", "content": "later"}]},
+        caller=_CALLER,
+        policy=_POLICY,
+        slip=(Stage.ROUTER,),
+        way=(Stage.GUARD, Stage.ROUTER),
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 86_400_000,
+        reply_to=ReplyTo(kind="batch", partition=3, batch_id="batch_1"),
+        custom_id="line 7",
+        steps=(Step(stage="guard", at_ms=_ACCEPTED_MS + 2),),
+        detached=True,
+        keep_s=3600,
+        not_before_ms=_ACCEPTED_MS + 60_000,
+        webhook="https://hooks.acme.example/sluice",
+        known_as="response",
+        made=(_ATTEMPT,),
+    ),
     "opened": Reply(job_id=_JOB_ID, attempt=1, seq=0, event=Opened(served=_SERVED)),
     "delta": Reply(job_id=_JOB_ID, attempt=1, seq=1, event=Delta(data=('{"choices":[]}', '{"choices":[{"index":0}]}'))),
     "closed": Reply(job_id=_JOB_ID, attempt=1, seq=2, event=Closed()),
@@ -162,6 +191,52 @@ EXAMPLES: dict[str, Message] = {
     ),
     "error": BatchResult(
         id="batch_req_2", custom_id="line 8", error=BatchError(code="batch_expired", message="The deadline passed.")
+    ),
+    "batch": BatchOrder(
+        id="batch_1",
+        caller=_CALLER,
+        input_file_id="file_1",
+        endpoint="/v1/chat/completions",
+        api=Api.CHAT,
+        metadata={"night": "monday"},
+        labels=_LABELS,
+        created_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 86_400_000,
+        output_expires_after_s=7200,
+        webhook="https://hooks.acme.example/sluice",
+    ),
+    "ticket": Ticket(
+        job_id=_JOB_ID,
+        api=Api.CHAT,
+        lane=Lane.BATCH,
+        model="small",
+        caller=_CALLER,
+        labels=_LABELS,
+        known_as="response",
+        stream=True,
+        detached=True,
+        partition=17,
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 86_400_000,
+        not_before_ms=_ACCEPTED_MS + 60_000,
+    ),
+    "end of a stream": Ended(
+        status=JobStatus.COMPLETED,
+        ended_ms=_ACCEPTED_MS + 900,
+        last=Closed(),
+        stream=('{"choices":[]}',),
+        usage=_USAGE,
+        cost_usd=Decimal("0.001234567"),
+        attempts=1,
+    ),
+    "webhook": WebhookDelivery(
+        id="evt_1",
+        url="https://hooks.acme.example/sluice",
+        team="fraud",
+        payload={"id": "evt_1", "object": "event", "type": "job.completed", "data": {"id": _JOB_ID}},
+        created_ms=_ACCEPTED_MS,
+        attempt=2,
+        not_before_ms=_ACCEPTED_MS + 60_000,
     ),
     "kept answer": Kept(completion=_COMPLETION, answer=Answer(body='{"id": "x"}', served=_SERVED)),
     "kept stream": Kept(completion=_COMPLETION, stream=('{"choices":[]}',), seq=2),

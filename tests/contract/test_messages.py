@@ -19,7 +19,7 @@ from schemas.publish import schemas as published
 from tests.contract.examples import EXAMPLES, RECORDED
 
 OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
-FREE = ("body", "metadata", "actions")
+FREE = ("body", "metadata", "actions", "payload")
 """Members that hold somebody else's names."""
 
 READERS: dict[str, TypeAdapter[Message]] = {message.TYPE: TypeAdapter(cast("type[Message]", message)) for message in MESSAGES} | {
@@ -74,7 +74,7 @@ def test_members_of_tomorrow_are_ignored_at_every_depth(path: Path) -> None:
     assert reader.validate_python(with_strangers(written)) == reader.validate_python(written)
 
 
-SENT_WHOLE = ("io.sluice.reply.v1", "io.sluice.control.v1")
+SENT_WHOLE = ("io.sluice.reply.v1", "io.sluice.control.v1", "io.sluice.ended.v1")
 """Their kinds are defaults."""
 
 SENT = [

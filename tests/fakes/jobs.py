@@ -3,11 +3,13 @@
 from infra.clock import new_id
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Ending, JobRecords
+from infra.redis.tickets import Tickets
 from infra.signing import Signer
 from schemas.base import JsonObject
 from schemas.job import Api, Caller, Job, ReplyTo
 from schemas.policy import EffectivePolicy
 from schemas.slip import Stage
+from schemas.ticket import Ended
 from schemas.topics import Lane
 
 NOW_MS = 1_800_000_000_000
@@ -34,6 +36,16 @@ def a_job(**members: object) -> Job:
         reply_to=ReplyTo(kind="inbox", partition=5),
     )
     return SIGNER.sign(job.model_copy(update=members))
+
+
+class FakeTickets(Tickets):
+    """The ends of jobs, without Redis: the first stays."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, Ended] = {}
+
+    async def end(self, job_id: str, ended: Ended, keep_s: int) -> bool:
+        return self.ends.setdefault(job_id, ended) is ended
 
 
 class FakeRecords(JobRecords):

@@ -167,7 +167,7 @@ async def test_as_many_as_the_limit_then_refusal_with_an_honest_retry(redis: Red
     admissions = [await ask_for(redis, limit) for _ in range(8)]
     assert [a.allowed for a in admissions] == [True] * 6 + [False] * 2
     assert [a.remaining for a in admissions] == [5, 4, 3, 2, 1, 0, 0, 0]
-    retry_ms = admissions[-1].retry_ms
+    retry_ms = admissions[-1].wait_ms
     assert 0 < retry_ms <= 10_000
     await pass_ms(redis, limit, retry_ms - 2000)
     assert not (await ask_for(redis, limit)).allowed
@@ -230,7 +230,7 @@ async def test_all_or_nothing_over_any_sequence(redis: Redis, limits: list[int],
             assert admission.remaining == min(left.values()) == left[admission.limit.scope]
         else:
             assert charged[admission.limit.scope] == admission.limit.requests_per_minute
-            assert admission.retry_ms > 0
+            assert admission.wait_ms > 0
 
 
 # The record of a job. `A1` is owner A in its first life; `brief` takes a lease that has lapsed at once.

@@ -26,7 +26,7 @@ from schemas.job import Job, JobStatus, ReplyTo
 from schemas.reply import Answer, Failed, Reply, Served
 from schemas.slip import Stage
 from tests.fakes.clock import FakeClock
-from tests.fakes.jobs import NOW_MS, SIGNER, FakeRecords, a_job
+from tests.fakes.jobs import NOW_MS, SIGNER, FakeRecords, FakeTickets, a_job
 from tests.fakes.log import MemoryLog, Record
 
 TOPIC = "sluice.guard.interactive"
@@ -38,6 +38,7 @@ class Bench:
     def __init__(self, folder: Path, *, leased: bool = False) -> None:
         self.log = MemoryLog(partitions=8)
         self.records = FakeRecords()
+        self.tickets = FakeTickets()
         self.clock = FakeClock(NOW_MS)
         self.files = FileStore(folder)
         self.deliveries: list[Delivery] = []
@@ -53,6 +54,7 @@ class Bench:
             handler=self._handle,
             post=post,
             records=self.records,
+            tickets=self.tickets,
             signer=SIGNER,
             files=self.files,
             clock=self.clock,
@@ -208,7 +210,7 @@ async def test_a_job_goes_on_to_its_next_stage(bench: Bench) -> None:
     job = a_job()
     await bench.work(carried(job))
     (onward,) = bench.log.records("sluice.cache.interactive")
-    assert decode(onward, Job) == job.past(Stage.GUARD)
+    assert decode(onward, Job) == job.taken(Stage.GUARD, NOW_MS).past(Stage.GUARD)
     assert onward.partition in partitions_of("fraud", 8)
     assert dict(onward.headers)["traceparent"] == b"00-" + b"a" * 32 + b"-b-01"
     assert not bench.completions
@@ -231,7 +233,7 @@ async def test_a_job_ends_with_an_answer_then_a_completion(bench: Bench) -> None
     await bench.work(carried(job))
     (reply,), (completion,) = bench.replies, bench.completions
     assert (reply.job_id, reply.attempt, reply.seq, reply.event) == (job.id, 1, 0, answered(job).last)
-    assert completion == answered(job).completion
+    assert completion == answered(job.taken(Stage.GUARD, NOW_MS)).completion
     assert [r.partition for r in bench.log.records("sluice.replies")] == [5]
     assert bench.records.ended == {job.id}
     assert bench.records.kept == set()
@@ -248,7 +250,7 @@ async def test_a_job_whose_next_stage_is_here_does_not_go_over_kafka(bench: Benc
     await bench.work(carried(job := a_job()), suspect=True)
     assert bench.nothing_sent
     [(onward, topic, delivery)] = bench.handed_over
-    assert (onward, topic, delivery.suspect) == (job.past(Stage.GUARD), TOPIC, True)
+    assert (onward, topic, delivery.suspect) == (job.taken(Stage.GUARD, NOW_MS).past(Stage.GUARD), TOPIC, True)
 
 
 async def test_a_line_of_the_kafka_door_is_answered_on_its_teams_topic(bench: Bench) -> None:

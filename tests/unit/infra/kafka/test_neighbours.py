@@ -19,7 +19,7 @@ from schemas.reply import Answer, Served
 from schemas.slip import Stage as StageName
 from schemas.topics import ROUTER as ROUTER_TOPIC
 from tests.fakes.clock import FakeClock
-from tests.fakes.jobs import NOW_MS, SIGNER, FakeRecords, a_job
+from tests.fakes.jobs import NOW_MS, SIGNER, FakeRecords, FakeTickets, a_job
 from tests.fakes.log import MemoryLog
 
 GUARD, ROUTER = "sluice.guard.interactive", "sluice.router.interactive"
@@ -46,6 +46,7 @@ class House:
             handler=handler,
             post=Post(self.log, self._files, clock, name.value),
             records=self._records,
+            tickets=FakeTickets(),
             signer=SIGNER,
             files=self._files,
             clock=clock,

@@ -2,7 +2,8 @@
 
 from decimal import Decimal
 
-from schemas.completion import Attempt, Completion
+from schemas.attempt import Attempt
+from schemas.completion import Completion
 from schemas.ids import attempt_id, uuid7_hex
 from schemas.job import Api, Caller, GuardFinding, JobStatus, Labels, Verdict
 from schemas.topics import Lane

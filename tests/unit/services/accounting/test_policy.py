@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from schemas.completion import Attempt, Completion
+from schemas.attempt import Attempt
+from schemas.completion import Completion
 from schemas.usage import Usage
 from services.accounting.policy import flaw, job_ms
 from tests.unit.services.accounting.examples import ACCEPTED_MS, attempt, completion

@@ -1,0 +1,46 @@
+"""What is kept of a job that may be asked for later: its ticket from admission on, and how it ended."""
+
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Message
+from schemas.job import Api, Caller, JobStatus, Labels
+from schemas.reply import Event
+from schemas.topics import Lane
+from schemas.usage import Usage
+
+
+class Ticket(Message):
+    """Who asked for what, and on which partition of `sluice.replies` the job's events stand."""
+
+    TYPE: ClassVar[str] = "io.sluice.ticket.v1"
+
+    job_id: str
+    api: Api
+    lane: Lane
+    model: str
+    caller: Caller
+    labels: Labels = Labels()
+    known_as: Literal["job", "response"] = "job"
+    stream: bool = False
+    detached: bool = False
+    partition: int
+    accepted_ms: int
+    deadline_ms: int
+    not_before_ms: int = 0
+
+
+class Ended(Message):
+    """How a job ended. `last` is its last event; of a stream, `stream` holds the events before that, as they went out."""
+
+    TYPE: ClassVar[str] = "io.sluice.ended.v1"
+
+    status: JobStatus
+    ended_ms: int
+    last: Event
+    stream: tuple[str, ...] = Field(default=(), description="empty also for a stream too long to be kept")
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    attempts: int = 0
