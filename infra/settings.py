@@ -36,12 +36,17 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=1024, ge=1, description="jobs at work at once, per stage")
     hand_over: bool = Field(default=True, description="in memory to the next stage, if that lives in the same process")
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    max_file_bytes: int = Field(default=200 * 1024 * 1024, ge=1024, description="of POST /v1/files")
     max_waiting: int = Field(default=4096, ge=1, description="requests that may wait for their answer, per ingress")
     interactive_timeout_s: float = Field(default=120, gt=0)
     batch_timeout_s: float = Field(default=86_400, gt=0)
     drain_s: float = Field(default=20, ge=0, description="how long running jobs may go on after SIGTERM")
     redis_timeout_s: float = Field(default=0.25, gt=0)
     answer_ttl_s: int = Field(default=3600, ge=60, description="how long the record of a finished job is kept")
+
+    objects: str = Field(
+        default="", description="where the files of /v1/files lie: a folder, or a URL that fsspec takes (s3://bucket/prefix)"
+    )
 
     otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
     log_level: str = "INFO"
@@ -70,6 +75,15 @@ class Settings(BaseSettings):
     @property
     def files_dir(self) -> Path:
         return self.data_dir / "files"
+
+    @property
+    def objects_url(self) -> str:
+        return self.objects or str(self.data_dir / "objects")
+
+    @property
+    def work_dir(self) -> Path:
+        """Files that are being made; worthless after the process."""
+        return self.data_dir / "work"
 
     @property
     def redis_url(self) -> str:

@@ -25,5 +25,10 @@ class Signer:
         digest = hmac.digest(self._key, "\x1f".join(parts).encode(), "sha256")
         return int.from_bytes(digest[:10]) >> 6
 
+    def secret(self, *parts: str) -> bytes:
+        """32 bytes for one purpose, which tell nothing of the key, of what it signs, or of each other."""
+        subkey = hmac.digest(self._key, b"sluice secrets by purpose", "sha256")
+        return hmac.digest(subkey, "\x1f".join(parts).encode(), "sha256")
+
     def _digest(self, job: Job) -> str:
         return hmac.digest(self._key, job.signed_part(), "sha256").hex()

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints, TypeAdapter
 
 from schemas.base import Message
+from schemas.gates import Gate
 from schemas.policy import Limits, Policy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -28,7 +29,7 @@ class Organization(Message):
 
 
 class Team(Message):
-    """A team; `name` is what bills and topics show."""
+    """A team; `name` is what bills and topics show. Its webhook secrets are derived: only their version is known here."""
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     kind: Literal["team"] = "team"
@@ -38,6 +39,7 @@ class Team(Message):
     version: int = 1
     policy: Policy = Policy()
     created_ms: int = 0
+    webhook_secret_version: int = Field(default=1, ge=1)
 
 
 class VirtualKey(Message):
@@ -90,6 +92,11 @@ class Deployment(Message):
     timeout_s: float | None = Field(default=None, gt=0)
     price: Price | None = None
     echo: EchoSettings = EchoSettings()
+    max_parallel_requests: int | None = Field(default=None, ge=1, description="calls at once, of one router")
+    rpm: int | None = Field(default=None, ge=1, description="calls a minute, of all routers together")
+    on_disconnect: Literal["abort", "drain"] = Field(
+        default="abort", description="of a call that nobody waits for: closed at once, or let end so that its usage is known"
+    )
 
 
 class Model(Message):
@@ -102,6 +109,7 @@ class Model(Message):
     version: int = 1
     owned_by: str = "sluice"
     created_ms: int = 0
+    gates: tuple[Gate, ...] = Field(default=(), description="what holds batch jobs back; all must be open")
 
 
 Resource = Annotated[Organization | Team | VirtualKey | Model, Field(discriminator="kind")]

@@ -62,7 +62,7 @@ JOBS = Topic(
     partitions=8,
     retention_ms=7 * DAY_MS,
     payload="BatchLine",
-    writers=("batch teams",),
+    writers=("batch teams", "portal"),
     readers=("ingress",),
     what="the Kafka door: one line of OpenAI's batch input a record, header `authorization: Bearer <job token>`",
     public=True,
@@ -73,7 +73,7 @@ GUARD = Topic(
     partitions=8,
     retention_ms=3 * DAY_MS,
     payload="Job",
-    writers=("ingress",),
+    writers=("ingress", "portal"),
     readers=("guard",),
     what="jobs to be looked at",
 )
@@ -83,7 +83,7 @@ CACHE = Topic(
     partitions=8,
     retention_ms=3 * DAY_MS,
     payload="Job",
-    writers=("ingress", "guard"),
+    writers=("ingress", "guard", "portal"),
     readers=("cache",),
     what="jobs that may have been answered before",
 )
@@ -93,7 +93,7 @@ ROUTER = Topic(
     partitions=8,
     retention_ms=3 * DAY_MS,
     payload="Job",
-    writers=("ingress", "guard", "cache"),
+    writers=("ingress", "guard", "cache", "portal"),
     readers=("router",),
     what="jobs to be sent out",
 )
@@ -134,7 +134,7 @@ BATCHES = Topic(
     partitions=4,
     retention_ms=3 * DAY_MS,
     payload="BatchOrder",
-    writers=("ingress",),
+    writers=("ingress", "portal"),
     readers=("ingress",),
     what="batches of /v1/batches: each is one record, worked on until its last line has ended",
 )
@@ -144,7 +144,7 @@ BATCH_RESULTS = Topic(
     partitions=8,
     retention_ms=3 * DAY_MS,
     payload="BatchResult",
-    writers=("ingress", "guard", "cache", "router"),
+    writers=("ingress", "guard", "cache", "router", "portal"),
     readers=("ingress",),
     what="ends of the lines of those batches, from which the output files are made",
 )
@@ -154,7 +154,7 @@ WEBHOOKS = Topic(
     partitions=4,
     retention_ms=3 * DAY_MS,
     payload="WebhookDelivery",
-    writers=("ingress", "guard", "cache", "router"),
+    writers=("ingress", "guard", "cache", "router", "portal"),
     readers=("ingress",),
     what="webhooks to be sent now",
 )
@@ -174,7 +174,7 @@ COMPLETIONS = Topic(
     partitions=4,
     retention_ms=7 * DAY_MS,
     payload="Completion",
-    writers=("ingress", "guard", "cache", "router"),
+    writers=("ingress", "guard", "cache", "router", "portal"),
     readers=("accounting", "cache"),
     what="the terminal fact of every job",
     public=True,
@@ -185,7 +185,7 @@ CANCELS = Topic(
     partitions=1,
     retention_ms=HOUR_MS,
     payload="Cancel",
-    writers=("ingress",),
+    writers=("ingress", "portal"),
     readers=("router",),
     what="broadcast: stop working on this",
 )
@@ -217,7 +217,7 @@ DEAD = Topic(
     retention_ms=30 * DAY_MS,
     payload="the record as it came",
     writers=("ingress", "guard", "cache", "router", "accounting"),
-    readers=("operators",),
+    readers=("portal", "operators"),
     what="what could not be handled, with the reason in the headers",
 )
 

@@ -155,6 +155,11 @@ class Reader:
         found = cast("dict[AioPartition, int]", await self._consumer.end_offsets(self._partitions))
         return {Partition(p.topic, p.partition): offset for p, offset in found.items()}
 
+    async def starts(self) -> dict[Partition, int]:
+        """The first offset that is still there in each partition."""
+        found = cast("dict[AioPartition, int]", await self._consumer.beginning_offsets(self._partitions))
+        return {Partition(p.topic, p.partition): offset for p, offset in found.items()}
+
     def seek(self, partition: Partition, offset: int) -> None:
         self._consumer.seek(AioPartition(*partition), offset)
 
@@ -175,7 +180,11 @@ class Reader:
 
     async def rest(self, poll_s: float) -> AsyncGenerator[list[Incoming]]:
         """What stands between here and the end as it is now, as it comes."""
-        ends = await self.ends()
+        async for records in self.up_to(await self.ends(), poll_s):
+            yield records
+
+    async def up_to(self, ends: Mapping[Partition, int], poll_s: float) -> AsyncGenerator[list[Incoming]]:
+        """What stands between here and these offsets, as it comes; of the last poll there may be more."""
         while any([await self._position(partition) < end for partition, end in ends.items()]):
             yield await self.poll(poll_s)
 

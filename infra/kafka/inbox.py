@@ -1,16 +1,16 @@
 """Replies to this instance: one topic, the partition is the address.
 
 An instance leases a partition number in Redis, assigns it to itself by hand (no group, no rebalance), seeks to its end, and only
-then
-is ready. The job carries the number (HOUSE.md 3b). A partition whose lease was lost may be read by two: harmless, since each
-knows its own jobs.
+then is ready. The job carries the number (HOUSE.md 3b), so that any other instance can read what was meant for a dead one. A
+partition whose lease was lost may be read by two: harmless, since each knows its own jobs.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from infra.files import FileStore
@@ -18,10 +18,11 @@ from infra.kafka.broker import Kafka, Reader
 from infra.kafka.carriage import fetched
 from infra.kafka.envelope import Poison, decode
 from infra.kafka.log import Incoming, Partition
+from infra.kafka.lookback import Lookback
 from infra.redis.client import Redis, RedisUnavailable
 from infra.redis.numbers import claim
 from infra.telemetry import metrics
-from schemas.reply import Event, Reply
+from schemas.reply import Answer, Delta, Event, Reply
 from schemas.topics import REPLIES
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,16 @@ _LEASE_MS = 30_000
 _RENEW_S = 10
 _POLL_S = 1.0
 _MAX_EVENTS = 10_000
+_MAX_BYTES = 1024 * 1024
+_MAX_BYTES_IN_ALL = 128 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Memory:
+    """What all that wait for slow readers may take, in characters."""
+
+    most: int
+    used: int = 0
 
 
 Interruption = Literal["gone", "late", "lost"]
@@ -37,10 +48,16 @@ Interruption = Literal["gone", "late", "lost"]
 
 
 class Waiter:
-    """The events of one job, in order, each once. Bounded: a reader that is too slow loses the stream, not the process."""
+    """The events of one job, in order, each once. Bounded: a reader that is too slow loses the stream, not the process.
 
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
+    `held`: what comes is kept until `release` has put before it what came earlier.
+    """
+
+    def __init__(self, memory: Memory, *, held: bool = False) -> None:
+        self._memory = memory
+        self._held: list[Reply] | None = [] if held else None
+        self._events: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
         self._awaited: asyncio.Future[None] | None = None
         self._attempt = -1
         self._seq = 0
@@ -64,18 +81,37 @@ class Waiter:
                 late.cancel()
             if not self._events and not self._lost and not gone.done():
                 return "late"
-        return self._events.popleft()
+        event, size = self._events.popleft()
+        self._take(-size)
+        return event
 
     def put(self, reply: Reply) -> str | None:
         """Takes an event, or says why it is dropped: repeated, of another attempt, out of order, or too many."""
+        if self._held is not None:
+            self._held.append(reply)
+            self._lost |= len(self._held) > _MAX_EVENTS
+            return None
         why = self._refusal(reply)
         if why is None:
+            size = _size(reply.event)
             self._seq += 1
-            self._events.append(reply.event)
+            self._events.append((reply.event, size))
+            self._take(size)
         if why is None or self._lost:
             # Not for what is dropped: who is woken and finds nothing takes it for the end of his patience.
             self._wake()
         return why
+
+    def release(self, earlier: Sequence[Reply]) -> None:
+        """Puts what came earlier before what was held; what stands in both is dropped the second time."""
+        held, self._held = self._held or [], None
+        for reply in (*earlier, *held):
+            self.put(reply)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._take(-self._bytes)
+        self._events.clear()
 
     def _refusal(self, reply: Reply) -> str | None:
         if self._attempt == -1:
@@ -86,14 +122,34 @@ class Waiter:
             return "other attempt"
         if reply.seq < self._seq:
             return "repeated"
-        if reply.seq > self._seq or len(self._events) >= _MAX_EVENTS:
+        if reply.seq > self._seq or self._is_too_much():
             self._lost = True
             return "gap" if reply.seq > self._seq else "slow reader"
         return None
 
+    def _is_too_much(self) -> bool:
+        """A reader that keeps up is never cut off, however large a single event is."""
+        return bool(self._events) and (
+            len(self._events) >= _MAX_EVENTS or self._bytes > _MAX_BYTES or self._memory.used > self._memory.most
+        )
+
+    def _take(self, size: int) -> None:
+        self._bytes += size
+        self._memory.used += size
+
     def _wake(self, _: object = None) -> None:
         if self._awaited is not None:
             _wake(self._awaited)
+
+
+def _size(event: Event) -> int:
+    match event:
+        case Delta(data=data):
+            return sum(map(len, data))
+        case Answer(body=body):
+            return len(body)
+        case _:
+            return 0
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
@@ -101,58 +157,50 @@ def _wake(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-class Inbox:
-    """Gives the events of a job to the connection that waits for it."""
+class _Tap:
+    """One partition of replies, read from the moment it is opened, and those who wait for something in it."""
 
-    def __init__(self, kafka: Kafka, redis: Redis, files: FileStore, owner: str, most: int) -> None:
-        self._kafka, self._redis, self._files, self._owner, self._most = kafka, redis, files, owner, most
-        self._waiters: dict[str, Waiter] = {}
+    def __init__(self, partition: int, files: FileStore, memory: Memory) -> None:
+        self.partition = partition
+        self.users = 0
+        self.waiting = 0
+        self._files, self._memory = files, memory
+        self._waiters: dict[str, list[Waiter]] = {}
         self._reader: Reader | None = None
-        self._loops: list[asyncio.Task[None]] = []
-        self._partition = -1
+        self._loop: asyncio.Task[None] | None = None
 
-    @property
-    def partition(self) -> int:
-        """The address of this instance."""
-        return self._partition
-
-    @property
-    def full(self) -> bool:
-        """True if no more connections may wait here."""
-        return len(self._waiters) >= self._most
-
-    async def start(self) -> None:
-        """Leases an address and reads from its end. Raises RedisUnavailable, or RuntimeError if all addresses are taken."""
-        number = await claim(self._redis, "replies", REPLIES.partitions, self._owner, _LEASE_MS)
-        if number is None:
-            raise RuntimeError(f"all {REPLIES.partitions} addresses on {REPLIES.name} are taken: too many ingress instances")
-        self._partition = number
-        self._reader = await self._kafka.reader([Partition(REPLIES.name, number)])
+    async def start(self, kafka: Kafka) -> None:
+        self._reader = await kafka.reader([Partition(REPLIES.name, self.partition)])
         await self._reader.seek_to_end()
-        self._loops = [asyncio.create_task(self._read(self._reader)), asyncio.create_task(self._renew())]
+        self._loop = asyncio.create_task(self._read(self._reader))
 
-    def not_ready(self) -> str | None:
-        if not self._loops:
-            return "inbox: not started"
-        return "inbox: its loop has ended" if any(loop.done() for loop in self._loops) else None
+    async def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.stop()
+
+    @property
+    def ended(self) -> bool:
+        return self._loop is None or self._loop.done()
 
     @contextmanager
-    def expect(self, job_id: str) -> Generator[Waiter]:
-        """A waiter for a job's events, from before it is sent until the block is left."""
-        waiter = self._waiters[job_id] = Waiter()
-        metrics.WAITING.set(len(self._waiters))
+    def expect(self, job_id: str, *, held: bool = False) -> Generator[Waiter]:
+        waiter = Waiter(self._memory, held=held)
+        self._waiters.setdefault(job_id, []).append(waiter)
+        self.waiting += 1
+        metrics.WAITING.inc()
         try:
             yield waiter
         finally:
-            del self._waiters[job_id]
-            metrics.WAITING.set(len(self._waiters))
-
-    async def stop(self) -> None:
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        if self._reader is not None:
-            await self._reader.stop()
+            waiter.close()
+            others = self._waiters[job_id]
+            others.remove(waiter)
+            if not others:
+                del self._waiters[job_id]
+            self.waiting -= 1
+            metrics.WAITING.dec()
 
     async def _read(self, reader: Reader) -> None:
         while True:
@@ -164,25 +212,124 @@ class Inbox:
                 await asyncio.sleep(0.2)
 
     async def _take(self, record: Incoming) -> None:
-        job_id = (record.key or b"").decode("utf-8", "replace")
-        waiter = self._waiters.get(job_id)
-        if waiter is None:
+        job_id = _job_id(record)
+        if job_id not in self._waiters:
             metrics.INBOX_DROPPED.labels("unknown job").inc()
             return
-        resolved = await fetched(record, self._files)
-        reply = resolved if isinstance(resolved, Poison) else decode(resolved, Reply)
-        if isinstance(reply, Poison):
-            log.warning("inbox: %s: %s", reply.reason, reply.detail)
+        reply = await read_reply(record, self._files)
+        if reply is None:
             return
-        if why := waiter.put(reply):
-            metrics.INBOX_DROPPED.labels(why).inc()
+        for waiter in self._waiters.get(job_id, ()):
+            if why := waiter.put(reply):
+                metrics.INBOX_DROPPED.labels(why).inc()
 
-    async def _renew(self) -> None:
+
+async def read_reply(record: Incoming, files: FileStore) -> Reply | None:
+    """The event in a record, or None if there is none in it."""
+    resolved = await fetched(record, files)
+    reply = resolved if isinstance(resolved, Poison) else decode(resolved, Reply)
+    if isinstance(reply, Poison):
+        log.warning("inbox: %s: %s", reply.reason, reply.detail)
+        return None
+    return reply
+
+
+def _job_id(record: Incoming) -> str:
+    return (record.key or b"").decode("utf-8", "replace")
+
+
+class Inbox:
+    """Gives the events of a job to the connections that wait for it, wherever they stand in the log."""
+
+    def __init__(self, kafka: Kafka, redis: Redis, files: FileStore, owner: str, most: int) -> None:
+        self._kafka, self._redis, self._files, self._owner, self._most = kafka, redis, files, owner, most
+        self._memory = Memory(_MAX_BYTES_IN_ALL)
+        self._own: _Tap | None = None
+        self._others: dict[int, _Tap] = {}
+        self._opening = asyncio.Lock()
+        self._lookback = Lookback(kafka, _job_id)
+        self._renewal: asyncio.Task[None] | None = None
+
+    @property
+    def partition(self) -> int:
+        """The address of this instance; -1 before it has one."""
+        return self._own.partition if self._own else -1
+
+    @property
+    def full(self) -> bool:
+        """True if no more connections may wait here."""
+        taps = (self._own, *self._others.values())
+        return sum(tap.waiting for tap in taps if tap is not None) >= self._most
+
+    async def start(self) -> None:
+        """Leases an address and reads from its end. Raises RedisUnavailable, or RuntimeError if all addresses are taken."""
+        number = await claim(self._redis, "replies", REPLIES.partitions, self._owner, _LEASE_MS)
+        if number is None:
+            raise RuntimeError(f"all {REPLIES.partitions} addresses on {REPLIES.name} are taken: too many ingress instances")
+        self._own = _Tap(number, self._files, self._memory)
+        await self._own.start(self._kafka)
+        self._renewal = asyncio.create_task(self._renew(number))
+
+    def not_ready(self) -> str | None:
+        if self._own is None or self._renewal is None:
+            return "inbox: not started"
+        return "inbox: its loop has ended" if self._own.ended or self._renewal.done() else None
+
+    @contextmanager
+    def expect(self, job_id: str) -> Generator[Waiter]:
+        """A waiter for the events of a job that is sent from here, from before it is sent until the block is left."""
+        assert self._own is not None
+        with self._own.expect(job_id) as waiter:
+            yield waiter
+
+    @asynccontextmanager
+    async def follow(self, job_id: str, partition: int, since_ms: int) -> AsyncGenerator[Waiter]:
+        """A waiter for all events of a job, also those that went out already, to whatever address they go.
+
+        `since_ms`: when the job was accepted. What the topic no longer holds is lost. Raises what the connection raises.
+        """
+        async with self._tap(partition) as tap:
+            with tap.expect(job_id, held=True) as waiter:
+                records = await self._lookback.find(Partition(REPLIES.name, partition), job_id, since_ms)
+                earlier = [await read_reply(record, self._files) for record in records]
+                waiter.release([reply for reply in earlier if reply is not None])
+                yield waiter
+
+    async def stop(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
+        for tap in (self._own, *self._others.values()):
+            if tap is not None:
+                await tap.stop()
+
+    @asynccontextmanager
+    async def _tap(self, partition: int) -> AsyncGenerator[_Tap]:
+        """The partition, read for as long as anybody needs it."""
+        if self._own is not None and partition == self._own.partition:
+            yield self._own
+            return
+        async with self._opening:
+            tap = self._others.get(partition)
+            if tap is None:
+                tap = _Tap(partition, self._files, self._memory)
+                await tap.start(self._kafka)
+                self._others[partition] = tap
+            tap.users += 1
+        try:
+            yield tap
+        finally:
+            tap.users -= 1
+            if not tap.users:
+                del self._others[partition]
+                await tap.stop()
+
+    async def _renew(self, number: int) -> None:
         while True:
             await asyncio.sleep(_RENEW_S)
             try:
-                held = await claim(self._redis, "replies", REPLIES.partitions, self._owner, _LEASE_MS, self._partition)
+                held = await claim(self._redis, "replies", REPLIES.partitions, self._owner, _LEASE_MS, number)
             except RedisUnavailable:
                 continue
             if held is None:
-                log.warning("inbox: the lease of address %d was lost; it is read on", self._partition)
+                log.warning("inbox: the lease of address %d was lost; it is read on", number)

@@ -13,14 +13,15 @@ from infra.kafka.log import Incoming, Outgoing, Sink
 from infra.kafka.shards import partition_of
 from infra.telemetry import metrics
 from schemas.base import JsonObject
-from schemas.batch import BatchError, BatchResponse, BatchResult
+from schemas.batch import BatchError, BatchOrder, BatchResponse, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.errors import Fault, ProviderError
-from schemas.job import Job
+from schemas.job import Job, ReplyTo
 from schemas.reply import Answer, Event, Failed, Reply
 from schemas.topics import (
     BATCH_RESULTS,
+    BATCHES,
     CANCELS,
     COMPLETIONS,
     DEAD,
@@ -102,6 +103,16 @@ class Post:
         """Answers a line of the Kafka door that never became a job."""
         await self._send(self._result_record(team, result, traceparent))
 
+    async def refuse_line(self, reply_to: ReplyTo, result: BatchResult, traceparent: str) -> None:
+        """Answers a line of a batch that never became a job."""
+        await self._send(self._batch_record(reply_to, result, traceparent))
+
+    async def order(self, order: BatchOrder) -> None:
+        """Sends a batch to whoever runs it."""
+        await self._send(
+            encode(order, topic=BATCHES.name, key=order.id, event_id=order.id, source=self.source, now_ms=self.clock())
+        )
+
     async def webhook(self, delivery: WebhookDelivery, delay: Delay | None) -> None:
         """Sends an event to whoever delivers it, now or after a wait."""
         await self._send(
@@ -126,7 +137,7 @@ class Post:
     async def dead(self, record: Incoming, poison: Poison) -> None:
         """Puts a record aside as it came, with its origin and the reason in the headers."""
         origin = f"{record.topic}/{record.partition}@{record.offset}"
-        headers = [(name, value) for name, value in record.headers if value is not None and name != "authorization"]
+        headers = [(name, value) for name, value in record.headers if value is not None and name.lower() != "authorization"]
         headers += [
             ("sluice_dead_reason", poison.reason.encode()),
             ("sluice_dead_detail", poison.detail[:1000].encode()),
@@ -152,7 +163,7 @@ class Post:
         if job.reply_to.kind == "results":
             return self._result_record(job.caller.team, batch_result(job, event), traceparent)
         if job.reply_to.kind == "batch":
-            return self._batch_record(job, batch_result(job, event), traceparent)
+            return self._batch_record(job.reply_to, batch_result(job, event), traceparent)
         return encode(
             Reply(job_id=job.id, attempt=attempt, seq=seq, event=event),
             topic=REPLIES.name,
@@ -167,12 +178,12 @@ class Post:
             exclude_defaults=False,
         )
 
-    def _batch_record(self, job: Job, result: BatchResult, traceparent: str) -> Outgoing:
+    def _batch_record(self, reply_to: ReplyTo, result: BatchResult, traceparent: str) -> Outgoing:
         return encode(
             result,
             topic=BATCH_RESULTS.name,
-            key=job.reply_to.batch_id,
-            partition=job.reply_to.partition,
+            key=reply_to.batch_id,
+            partition=reply_to.partition,
             event_id=result.id,
             source=self.source,
             now_ms=self.clock(),
@@ -220,7 +231,14 @@ def ended_event(job: Job, completion: Completion, now_ms: int) -> WebhookDeliver
         "created_at": completion.ended_ms // 1000,
         "data": {"id": known_as},
     }
-    return WebhookDelivery(id=f"evt_{digits}", url=job.webhook, team=job.caller.team, payload=payload, created_ms=now_ms)
+    return WebhookDelivery(
+        id=f"evt_{digits}",
+        url=job.webhook,
+        team=job.caller.team,
+        key_id=job.caller.key_id,
+        payload=payload,
+        created_ms=now_ms,
+    )
 
 
 def batch_result(job: Job, event: Event) -> BatchResult:

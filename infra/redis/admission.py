@@ -22,7 +22,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What admission notes of a job beside its limits. `claim` binds a later request with the same `claim_key` to this one.
+    """What admission notes of a job beside its limits. `claim` binds later requests with the same `claim_key` to this one.
+
+    One that `attaches` is bound to an earlier one, if there is any; one that doesn't takes the claim.
 
     `list_key`: where the job is listed, or empty. Times in milliseconds.
     """
@@ -32,6 +34,7 @@ class Keeping:
     claim_key: str = ""
     claim: bytes = b""
     claim_ms: int = 0
+    attaches: bool = True
     ticket: bytes = b""
     ticket_ms: int = 0
     list_key: str = ""
@@ -53,7 +56,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The same request was made before. `sent`: it is known to be on its way; `attached`: how many came after it, with this one."""
+    """The same request was made before. `sent`: it is known to be on its way; `attached`: how many came since, with this one."""
 
     claim: bytes
     sent: bool
@@ -76,7 +79,8 @@ async def admit(
     keys += [f"ticket:{kept.job_id}"] if kept.ticket else []
     keys += [kept.list_key] if kept.ticket and kept.list_key else []
     args: list[Argument] = [len(limits), *(limit.requests_per_minute for limit in limits), longest_wait_ms, kept.job_id]
-    args += [kept.claim, kept.claim_ms, kept.ticket, kept.ticket_ms, int(bool(kept.list_key)), MOST_LISTED, kept.accepted_ms]
+    args += [kept.claim, kept.claim_ms, int(kept.attaches), kept.ticket, kept.ticket_ms]
+    args += [int(bool(kept.list_key)), MOST_LISTED, kept.accepted_ms]
     result = cast("list[int | bytes]", await redis.run(_ADMIT, keys, args))
     if result[0] == 2:
         return Attached(cast("bytes", result[1]), bool(result[2]), int(result[3]))

@@ -4,19 +4,19 @@
 -- given the time at which its turn comes, and who comes after it the time after that.
 -- KEYS: one a limit; then, if there is a claim: its key; then, if there is a ticket: its key; then, if it is listed: the list.
 -- ARGV: number of limits, requests per minute of each, longest wait in ms, job id,
---   claim or '', its life in ms, ticket or '', its life in ms, listed (1 or 0), most listed, unix ms of acceptance.
+--   claim or '', its life in ms, attaches (1 or 0), ticket or '', its life in ms, listed (1 or 0), most listed, unix ms of acceptance.
 -- Gives {1 | 0, index of the limit that refused or of the tightest (0: none), ms to wait, remaining, ms until full},
 --   or {2, claim, sent (1 or 0), number of those who attached so far}.
 local n = tonumber(ARGV[1])
 local longest, job = tonumber(ARGV[n + 2]), ARGV[n + 3]
-local claim, claim_ms, ticket, ticket_ms = ARGV[n + 4], ARGV[n + 5], ARGV[n + 6], ARGV[n + 7]
-local listed, most, accepted = ARGV[n + 8], tonumber(ARGV[n + 9]), ARGV[n + 10]
+local claim, claim_ms, attaches, ticket, ticket_ms = ARGV[n + 4], ARGV[n + 5], ARGV[n + 6], ARGV[n + 7], ARGV[n + 8]
+local listed, most, accepted = ARGV[n + 9], tonumber(ARGV[n + 10]), ARGV[n + 11]
 local following = n + 1
 local claim_key = claim ~= '' and KEYS[following]
 if claim_key then
   following = following + 1
   local held = redis.call('HMGET', claim_key, 'claim', 'sent')
-  if held[1] then
+  if held[1] and attaches == '1' then
     return {2, held[1], tonumber(held[2] or 0), redis.call('HINCRBY', claim_key, 'attached', 1)}
   end
 end
@@ -44,6 +44,7 @@ for i = 1, n do
   redis.call('SET', KEYS[i], string.format('%.3f', arrivals[i]), 'PX', math.ceil(arrivals[i] - now) + 1000)
 end
 if claim_key then
+  redis.call('DEL', claim_key)
   redis.call('HSET', claim_key, 'claim', claim)
   redis.call('PEXPIRE', claim_key, claim_ms)
 end

@@ -30,6 +30,7 @@ INBOX_DROPPED = Counter("sluice_inbox_dropped_total", "reply events nobody waits
 WAITING = Gauge("sluice_waiting", "connections that wait for an answer", registry=REGISTRY)
 CACHE_LOOKUPS = Counter("sluice_cache_lookups_total", "looks into the exact cache", ("result",), registry=REGISTRY)
 GUARD_VERDICTS = Counter("sluice_guard_verdicts_total", "what the guard decided", ("verdict",), registry=REGISTRY)
+WEBHOOKS = Counter("sluice_webhooks_total", "tries to deliver a webhook, by what became of them", ("result",), registry=REGISTRY)
 ATTEMPTS = Counter("sluice_attempts_total", "provider calls", ("provider", "status"), registry=REGISTRY)
 ROWS = Counter("sluice_rows_total", "rows written to ClickHouse", ("table",), registry=REGISTRY)
 TOKEN_USAGE = Histogram(

@@ -32,7 +32,8 @@ def flaw(completion: Completion) -> str | None:
 
     It has to be found before a block is planned: a block that is refused would be refused for ever.
     """
-    if not all(0 <= ms < MOST_MS for ms in (job_ms(completion), completion.accepted_ms, completion.ended_ms)):
+    times = (job_ms(completion), completion.accepted_ms, completion.ended_ms, *(step.at_ms for step in completion.steps))
+    if not all(0 <= ms < MOST_MS for ms in times):
         return "a time is out of range"
     if not 0 <= completion.saved_usd < MOST_USD or not 0 <= completion.cost_usd < MOST_USD:
         return f"a cost is negative, or {MOST_USD} USD and more"

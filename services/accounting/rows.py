@@ -85,6 +85,10 @@ def _usage_row(completion: Completion, offset: int) -> Row:
         "trace_id": completion.trace_id,
         "custom_id": completion.custom_id,
         "version": version(offset),
+        "accepted": completion.accepted_ms,
+        "ended": completion.ended_ms,
+        "ended_by": completion.ended_by,
+        "steps": [(step.stage, step.at_ms) for step in completion.steps],
     }
 
 

@@ -9,11 +9,13 @@ from infra.kafka.stage import Stage
 from infra.platform import Platform
 from schemas.job import Api
 from schemas.topics import Lane, door_topic
+from services.ingress.answers import Answers
 from services.ingress.door import Door
-from services.ingress.handler import Admissions, Answers
+from services.ingress.handler import Admissions
 from services.ingress.http.completions import Completions
 from services.ingress.http.documents import asyncapi_json, openapi_json
 from services.ingress.http.job_tokens import Tokens
+from services.ingress.http.jobs import Jobs
 from services.ingress.http.models import Models
 
 
@@ -29,8 +31,9 @@ class Ingress:
             platform.kafka, platform.redis, platform.files, f"ingress-{platform.owner}", platform.settings.max_waiting
         )
         admissions = Admissions(platform)
-        answers = Answers(platform, self._inbox, post, platform.records(self.name))
-        completions = Completions(platform, admissions, answers)
+        self._answers = Answers(platform, self._inbox, post, platform.records(self.name))
+        completions = Completions(platform, admissions, self._answers)
+        jobs = Jobs(platform, admissions, self._answers)
         models = Models(admissions, platform.control.table)
         tokens = Tokens(admissions, platform.tokens, platform.clock)
         door = Door(platform, admissions, platform.tokens, post)
@@ -41,6 +44,10 @@ class Ingress:
             Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),
             Route("/v1/models", models.list),
             Route("/v1/models/{model:path}", models.retrieve),
+            Route("/v1/jobs", jobs.list),
+            Route("/v1/jobs/{id}", jobs.retrieve),
+            Route("/v1/jobs/{id}", jobs.cancel, methods=["DELETE"]),
+            Route("/v1/jobs/{id}/events", jobs.events),
             Route("/v1/job_tokens", tokens.mint, methods=["POST"]),
             Route("/openapi.json", openapi_json),
             Route("/asyncapi.json", asyncapi_json),
@@ -58,6 +65,7 @@ class Ingress:
 
     async def stop(self) -> None:
         await self._stage.stop()
+        await self._answers.stop()
         await self._inbox.stop()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,10 +15,11 @@ from infra.platform import Platform
 from infra.telemetry import metrics, spans
 from schemas.base import JsonObject
 from schemas.batch import URL_TO_API, BatchLine, BatchResponse, BatchResult
-from schemas.errors import InvalidKey, InvalidRequest, RateLimited, SluiceError, Unavailable
+from schemas.errors import InvalidKey, InvalidRequest, SluiceError, Unavailable
 from schemas.ids import uuid7_hex
 from schemas.job import ReplyTo
 from schemas.topics import Lane
+from services.ingress import policy
 from services.ingress.handler import Admissions, Request, refused
 from services.ingress.policy import Identity
 
@@ -51,22 +53,25 @@ class Door:
         given = header(record.headers, "traceparent")
         parent = given if spans.is_traceparent(given) else ""
         with self._platform.tracing.span(f"receive {record.topic}", parent, "consumer") as traceparent:
-            refusal = await self._admit(identity, line, lane_of(Partition(record.topic, record.partition)), job_id, traceparent)
+            refusal = await self._admit(identity, line, record, job_id, traceparent)
             if refusal and not (suspect and await self._is_told(identity, refusal, record)):
                 await self._post.refuse(identity.team.name, refusal, traceparent)
 
     async def _is_told(self, identity: Identity, refusal: BatchResult, record: Incoming) -> bool:
         return await self._platform.results.told(identity.team.name, refusal.id, record.timestamp)
 
-    async def _admit(self, identity: Identity, line: BatchLine, lane: Lane, job_id: str, traceparent: str) -> BatchResult | None:
+    async def _admit(
+        self, identity: Identity, line: BatchLine, record: Incoming, job_id: str, traceparent: str
+    ) -> BatchResult | None:
         """Sends the line on its way as a job, or gives the result that says why not."""
+        lane = lane_of(Partition(record.topic, record.partition))
         try:
-            request = to_request(line, lane)
+            request = to_request(line, lane, record.headers)
             while True:
                 try:
                     admitted = await self._admissions.admit(identity, request, ReplyTo(kind="results"), job_id)
                     break
-                except (RateLimited, Unavailable) as error:
+                except Unavailable as error:
                     # Whoever came through the queue waits; only who holds a connection is told to come again.
                     await asyncio.sleep(min(error.retry_after_s or 1, _MAX_WAIT_S))
         except SluiceError as error:
@@ -106,14 +111,21 @@ def read_line(record: Incoming) -> BatchLine | Poison:
         return Poison("invalid_line", f"not a line of batch input: {explain(error)}")
 
 
-def to_request(line: BatchLine, lane: Lane) -> Request:
+def to_request(line: BatchLine, lane: Lane, headers: Sequence[tuple[str, bytes | None]] = ()) -> Request:
     """The request in the words of admission. Raises InvalidRequest for what a line can't ask for."""
     api = URL_TO_API.get(line.url)
     if api is None:
         raise InvalidRequest(f"`{line.url[:100]}` can't be asked for here; one of {', '.join(URL_TO_API)} can", param="url")
     if line.body.get("stream"):
         raise InvalidRequest("A line of a batch can't be streamed: leave `stream` out", param="body.stream")
-    return Request(api=api, body=line.body, lane=lane, custom_id=line.custom_id)
+    return Request(
+        api=api,
+        body=line.body,
+        lane=lane,
+        custom_id=line.custom_id,
+        deadline_ms=policy.deadline_ms(header(headers, "x-sluice-deadline")),
+        not_before_ms=policy.not_before_ms(header(headers, "x-sluice-not-before")),
+    )
 
 
 def _refusal(job_id: str, custom_id: str, error: SluiceError) -> BatchResult:

@@ -1,30 +1,24 @@
-"""admit(request) -> Job; answer(job) -> events. The same admission for every door."""
+"""admit(request) -> Job: the same admission for every door."""
 
-import asyncio
-import logging
 import math
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from infra.clock import new_id
 from infra.credentials import key_hash, well_formed
-from infra.kafka.inbox import Inbox, Waiter
-from infra.kafka.post import Post
 from infra.platform import Platform
-from infra.redis.admission import Admission, Limit, admit
+from infra.redis.admission import Admission, Attached, Keeping, Limit, admit
 from infra.redis.client import RedisUnavailable
-from infra.redis.jobs import JobRecords
+from infra.redis.tickets import list_key
 from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.errors import (
     DeadlineExceeded,
-    InternalError,
+    IdempotencyKeyReused,
     InvalidKey,
     InvalidRequest,
-    Overloaded,
     RateLimited,
     SluiceError,
     Unavailable,
@@ -32,16 +26,15 @@ from schemas.errors import (
 from schemas.job import Api, CacheRequest, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.policy import EffectivePolicy
-from schemas.reply import Event
+from schemas.ticket import Ticket
 from schemas.topics import Lane
 from services.ingress import policy
+from services.ingress.idempotency import Claim, Repeatable
 from services.ingress.policy import Identity
 
-log = logging.getLogger(__name__)
+_RESUME_MS = 60_000
+"""How long after its deadline a stream can still be read again."""
 
-KEEP_ALIVE_S = 15.0
-_SUBMIT_S = 2.0
-_GRACE_S = 0.5
 _TAGS = ("list[", "constrained-")
 """How pydantic names the alternatives of a union among the members of a path."""
 
@@ -60,6 +53,12 @@ class Request:
     labels: Labels = field(default_factory=Labels)
     custom_id: str = ""
     traceparent: str = ""
+    detached: bool = False
+    deadline_ms: int | None = None
+    not_before_ms: int = 0
+    webhook: str = ""
+    known_as: Literal["job", "response"] = "job"
+    repeatable: Repeatable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,18 @@ class Admitted:
 
     job: Job
     rate: Admission | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The request was made before, and `job` is what it became then. `sent`: that job is known to be on its way.
+
+    `number`: how many requests have attached to it so far, with this one.
+    """
+
+    job: Job
+    sent: bool
+    number: int
 
 
 class CallerGone(Exception):
@@ -104,58 +115,168 @@ class Admissions:
         return identity
 
     async def admit(self, identity: Identity, request: Request, reply_to: ReplyTo, job_id: str = "") -> Admitted:
-        """Checks a request, charges the caller's limits, and makes the signed job. Raises SluiceError."""
+        """Checks a request that can't be a repetition, charges the caller's limits, and makes the signed job. Raises SluiceError.
+
+        What is over a limit and has time, in the batch lane or from a queue, gets the moment at which its turn comes.
+        """
+        admitted = await self.admit_once(identity, request, reply_to, job_id)
+        assert isinstance(admitted, Admitted), "only who asks for it can be bound to an earlier request"
+        return admitted
+
+    async def admit_once(
+        self, identity: Identity, request: Request, reply_to: ReplyTo, job_id: str = ""
+    ) -> "Admitted | Repeated":
+        """As `admit`; or finds the job that the same request has become before."""
         now_ms = self._platform.clock()
-        effective = self._policy_of(identity)
+        effective = self.policy_of(identity)
         checked = check_body(request.api, request.body)
         policy.check_model(checked.model, effective, self._table.models)
+        deadline_ms = self._deadline_ms(request, effective, now_ms)
+        job = self._job(identity, request, checked, effective, reply_to)
+        job = job.model_copy(
+            update={"id": job_id or new_id("job", now_ms), "accepted_ms": now_ms, "deadline_ms": deadline_ms},
+        )
+        decision = await self._charge(identity, request, job)
+        if isinstance(decision, Attached):
+            return self._repeated(identity, request, job, decision)
+        if decision is not None and decision.wait_ms:
+            job = job.model_copy(update={"not_before_ms": max(job.not_before_ms, now_ms + decision.wait_ms)})
+        return Admitted(self._platform.signer.sign(job), decision if decision and decision.limit else None)
+
+    def _repeated(self, identity: Identity, request: Request, job: Job, decision: Attached) -> "Repeated":
+        claim = Claim.model_validate_json(decision.claim)
+        assert request.repeatable is not None
+        if claim.sha != request.repeatable.sha:
+            raise IdempotencyKeyReused("This Idempotency-Key was used with another body. Use a new key for each request.")
+        same = {
+            "id": claim.job_id,
+            "accepted_ms": claim.accepted_ms,
+            "deadline_ms": claim.deadline_ms,
+            "reply_to": ReplyTo(kind="inbox", partition=claim.partition),
+        }
+        return Repeated(self._platform.signer.sign(job.model_copy(update=same)), decision.sent, decision.attached)
+
+    def _deadline_ms(self, request: Request, effective: EffectivePolicy, now_ms: int) -> int:
         settings = self._platform.settings
-        default_s = settings.interactive_timeout_s if request.lane is Lane.INTERACTIVE else settings.batch_timeout_s
-        timeout_s = policy.timeout_s(request.timeout_header, effective, default_s)
-        rate = await self._charge(identity)
+        patient = request.lane is Lane.BATCH or request.detached
+        default_s = settings.batch_timeout_s if patient else settings.interactive_timeout_s
+        deadline_ms = now_ms + int(policy.timeout_s(request.timeout_header, effective, default_s) * 1000)
+        if request.deadline_ms is not None:
+            deadline_ms = policy.check_deadline(request.deadline_ms, now_ms)
+        if request.not_before_ms >= deadline_ms:
+            raise InvalidRequest("x-sluice-not-before must lie before the deadline of the request", param="x-sluice-not-before")
+        return deadline_ms
+
+    def _job(
+        self,
+        identity: Identity,
+        request: Request,
+        checked: ChatRequest | EmbeddingRequest,
+        effective: EffectivePolicy,
+        reply_to: ReplyTo,
+    ) -> Job:
+        """The job that a request becomes, without its id and its times."""
         slip = policy.slip(effective, request.cache)
-        stream = isinstance(checked, ChatRequest) and bool(checked.stream)
         options = checked.stream_options if isinstance(checked, ChatRequest) else None
-        job = Job(
-            id=job_id or new_id("job", now_ms),
+        kept = request.detached or (request.repeatable is not None and request.repeatable.by_key)
+        return Job(
+            id="",
             api=request.api,
             lane=request.lane,
             model=checked.model,
             body=request.body,
-            stream=stream,
+            stream=isinstance(checked, ChatRequest) and bool(checked.stream),
             include_usage=bool(options and options.include_usage),
             caller=identity.caller(),
             labels=request.labels,
             policy=effective,
             slip=slip,
             way=slip,
-            accepted_ms=now_ms,
-            deadline_ms=now_ms + int(timeout_s * 1000),
+            accepted_ms=0,
+            deadline_ms=0,
             reply_to=reply_to,
             custom_id=request.custom_id,
             cache=request.cache,
+            detached=request.detached,
+            keep_s=effective.keep_results_s if kept else 0,
+            not_before_ms=request.not_before_ms,
+            webhook=request.webhook,
+            known_as=request.known_as,
         )
-        return Admitted(self._platform.signer.sign(job), rate)
 
-    def _policy_of(self, identity: Identity) -> EffectivePolicy:
+    def policy_of(self, identity: Identity) -> EffectivePolicy:
+        """The effective policy of a caller, made once for each version of what it comes from."""
         known = self._identities.get(identity.key.id)
         if known is None or known[0] is not identity:
             return identity.policy()
         return known[1]
 
-    async def _charge(self, identity: Identity) -> Admission | None:
-        limits = [Limit(scope, limit) for scope, limit in identity.rates()]
+    async def _charge(self, identity: Identity, request: Request, job: Job) -> Admission | Attached | None:
+        limits = [Limit(scope, limit) for scope, limit in identity.rates(request.lane)]
+        keeping = _keeping(request, job)
+        waits = request.lane is Lane.BATCH or job.reply_to.kind != "inbox"
+        longest_wait_ms = job.deadline_ms - job.accepted_ms if waits else 0
         try:
-            rate = await admit(self._platform.redis, limits)
+            decision = await admit(self._platform.redis, limits, keeping, longest_wait_ms)
         except RedisUnavailable:
+            if not limits and not job.keep_s:
+                # What was to be kept is a convenience: a stream that can't be resumed is better than none.
+                return None
             raise Unavailable(
                 "The rate limits can't be checked at the moment. Try again.", code="budget_unavailable", retry_after_s=1
             ) from None
-        if rate is not None and not rate.allowed:
-            retry_s = max(1, math.ceil(rate.wait_ms / 1000))
-            text = policy.refusal(rate.limit.scope, rate.limit.requests_per_minute, retry_s)
+        if isinstance(decision, Admission) and not decision.allowed and decision.limit:
+            retry_s = max(1, math.ceil(decision.wait_ms / 1000))
+            text = policy.refusal(decision.limit.scope, decision.limit.requests_per_minute, retry_s)
+            if waits:
+                raise DeadlineExceeded(f"{text} That is after the deadline of this request.")
             raise RateLimited(text, retry_after_s=retry_s)
-        return rate
+        return decision
+
+
+def _keeping(request: Request, job: Job) -> Keeping | None:
+    """What is noted of a job: its ticket if its events or its end may be asked for, its claim if it may be sent again."""
+    again = request.repeatable
+    ticketed = job.keep_s or (job.stream and job.reply_to.kind == "inbox")
+    if not ticketed and again is None:
+        return None
+    rest_ms = job.deadline_ms - job.accepted_ms
+    claim = Claim(
+        job_id=job.id,
+        sha=again.sha if again else "",
+        partition=job.reply_to.partition,
+        accepted_ms=job.accepted_ms,
+        deadline_ms=job.deadline_ms,
+    )
+    return Keeping(
+        job_id=job.id,
+        accepted_ms=job.accepted_ms,
+        claim_key=again.key if again else "",
+        claim=claim.model_dump_json().encode() if again else b"",
+        claim_ms=again.kept_ms(rest_ms) if again else 0,
+        attaches=again.attaches if again else False,
+        ticket=_ticket(job).model_dump_json(exclude_defaults=True).encode() if ticketed else b"",
+        ticket_ms=rest_ms + max(job.keep_s * 1000, _RESUME_MS),
+        list_key=list_key(job.caller.team) if job.keep_s else "",
+    )
+
+
+def _ticket(job: Job) -> Ticket:
+    return Ticket(
+        job_id=job.id,
+        api=job.api,
+        lane=job.lane,
+        model=job.model,
+        caller=job.caller,
+        labels=job.labels,
+        known_as=job.known_as,
+        stream=job.stream,
+        detached=job.detached,
+        partition=job.reply_to.partition,
+        accepted_ms=job.accepted_ms,
+        deadline_ms=job.deadline_ms,
+        not_before_ms=job.not_before_ms,
+    )
 
 
 def check_body(api: Api, body: JsonObject) -> ChatRequest | EmbeddingRequest:
@@ -170,73 +291,6 @@ def _checked(model: type[B], body: JsonObject) -> B:
         first = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"] if part != "str" and not str(part).startswith(_TAGS))
         raise InvalidRequest(f"Invalid value for `{param}`: {first['msg']}", param=param or None) from None
-
-
-class Answers:
-    """Sends a job on its way and gives its events to the connection that waits."""
-
-    def __init__(self, platform: Platform, inbox: Inbox, post: Post, records: JobRecords) -> None:
-        self._platform = platform
-        self._inbox = inbox
-        self._post = post
-        self._records = records
-
-    def reply_to(self) -> ReplyTo:
-        """Our address. Raises Overloaded if too many wait here already."""
-        if self._inbox.full:
-            raise Overloaded("Too many requests are waiting. Try again.", retry_after_s=1)
-        return ReplyTo(kind="inbox", partition=self._inbox.partition)
-
-    async def events(self, job: Job, traceparent: str, gone: "asyncio.Future[None]") -> AsyncGenerator[Event | None]:
-        """The events of a job to its last, and None whenever nothing came for `KEEP_ALIVE_S`.
-
-        Raises SluiceError if the job can't be sent or its deadline passes, CallerGone once `gone` is done: the client has closed
-        its connection. However this ends before the job does, nobody is called for it any more: it is abandoned, and cancelled
-        where it is at work.
-        """
-        ended = False
-        with self._inbox.expect(job.id) as waiter:
-            try:
-                await self._submit(job, traceparent)
-                while not ended:
-                    event = await self._next(job, waiter, gone)
-                    ended = event is not None and event.kind in ("answer", "closed", "failed")
-                    yield event
-            finally:
-                if not ended:
-                    await asyncio.shield(self._abandon(job))
-
-    async def _submit(self, job: Job, traceparent: str) -> None:
-        try:
-            async with asyncio.timeout(_SUBMIT_S):
-                await self._post.forward(job, traceparent)
-        except TimeoutError:
-            # The record may still be written when the broker wakes; the router refuses abandoned jobs.
-            raise Unavailable("The queue does not answer. Try again.", code="queue_unavailable", retry_after_s=2) from None
-
-    async def _next(self, job: Job, waiter: Waiter, gone: "asyncio.Future[None]") -> Event | None:
-        rest_s = (job.deadline_ms - self._platform.clock()) / 1000 + _GRACE_S
-        match await waiter.next(min(rest_s, KEEP_ALIVE_S), gone):
-            case "gone":
-                raise CallerGone
-            case "late" if rest_s > KEEP_ALIVE_S:
-                return None
-            case "late":
-                seconds = (job.deadline_ms - job.accepted_ms) / 1000
-                raise DeadlineExceeded(f"No answer came within {seconds:g} s. Raise x-sluice-timeout or use the batch lane.")
-            case "lost":
-                raise InternalError("Some of the answer was lost on its way. Try again.")
-            case event:
-                return event
-
-    async def _abandon(self, job: Job) -> None:
-        rest_ms = job.deadline_ms - self._platform.clock()
-        try:
-            await self._records.abandon(job.id, rest_ms)
-            async with asyncio.timeout(_SUBMIT_S):
-                await self._post.cancel(job.id, "nobody waits for the answer")
-        except (RedisUnavailable, TimeoutError) as error:
-            log.warning("%s could not be abandoned cleanly: %s", job.id, error)
 
 
 def refused(error: SluiceError) -> SluiceError:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +18,7 @@ from schemas.topics import Lane
 MAX_METADATA_BYTES = 4096
 MAX_METADATA_MEMBERS = 16
 MAX_TIMEOUT_S = 86_400.0
+MAX_WAIT_S = 120.0
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 
@@ -46,9 +48,14 @@ class Identity:
         version = f"{self.organization.version}.{self.team.version}.{self.key.version}"
         return inherit(self.levels(), version)
 
-    def rates(self) -> list[tuple[str, int]]:
-        """Requests per minute at each level that has a limit: (scope, limit), the farthest first."""
+    def rates(self, lane: Lane) -> list[tuple[str, int]]:
+        """Requests per minute at each level that has a limit: (scope, limit), the farthest first.
+
+        Each lane is counted by itself: what a batch has still to come must not be refused to a chat.
+        """
         scopes = (f"organization/{self.organization.name}", f"team/{self.team.name}", f"key/{self.key.id}")
+        if lane is Lane.BATCH:
+            scopes = tuple(f"batch/{scope}" for scope in scopes)
         limits = (level.limits.requests_per_minute for level in self.levels())
         return [(scope, limit) for scope, limit in zip(scopes, limits, strict=True) if limit is not None]
 
@@ -90,6 +97,53 @@ def timeout_s(header: str | None, policy: EffectivePolicy, default_s: float) -> 
     if not 0 < seconds <= MAX_TIMEOUT_S:
         raise InvalidRequest("x-sluice-timeout must be a number of seconds above 0, at most 86400", param="x-sluice-timeout")
     return seconds
+
+
+def deadline_ms(header: str | None) -> int | None:
+    """`x-sluice-deadline` in unix milliseconds. Raises InvalidRequest."""
+    return _time_ms(header, "x-sluice-deadline") if header else None
+
+
+def not_before_ms(header: str | None) -> int:
+    """`x-sluice-not-before` in unix milliseconds; 0: at once. Raises InvalidRequest."""
+    return _time_ms(header, "x-sluice-not-before") if header else 0
+
+
+def check_deadline(deadline_ms: int, now_ms: int) -> int:
+    """The deadline, if it lies ahead and no farther than a day. Raises InvalidRequest."""
+    if not 0 < deadline_ms - now_ms <= MAX_TIMEOUT_S * 1000:
+        raise InvalidRequest("x-sluice-deadline must lie ahead, by at most 24 hours", param="x-sluice-deadline")
+    return deadline_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """`Prefer: respond-async, wait=10` (RFC 7240): answer at once, or, after so many seconds, with where to ask."""
+
+    respond_async: bool = False
+    wait_s: float = 0
+
+
+def preference(header: str | None) -> Preference:
+    """What the client would like; what can't be understood is no preference (RFC 7240, section 2)."""
+    wanted = [part.strip().lower() for part in (header or "").replace(";", ",").split(",")]
+    if "respond-async" not in wanted:
+        return Preference()
+    waits = (part.removeprefix("wait=") for part in wanted if part.startswith("wait="))
+    wait = next((float(wait) for wait in waits if wait.isdecimal()), 0.0)
+    return Preference(True, min(wait, MAX_WAIT_S))
+
+
+def _time_ms(header: str, name: str) -> int:
+    """RFC 3339 or unix seconds."""
+    try:
+        moment = datetime.fromisoformat(header)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except ValueError:
+        pass
+    if header.isdecimal() and len(header) <= 11:
+        return int(header) * 1000
+    raise InvalidRequest(f"{name} must be a time, such as 2026-11-21T18:00:00Z, or unix seconds", param=name)
 
 
 def cache_request(cache_control: str | None, ttl: str | None) -> CacheRequest:
@@ -137,6 +191,6 @@ def operation(api: Api) -> str:
 
 def refusal(scope: str, limit: int, retry_s: int) -> str:
     """The sentence for a caller over a rate limit."""
-    level, _, name = scope.partition("/")
+    level, _, name = scope.removeprefix("batch/").partition("/")
     of = "this key" if level == "key" else f"{level} {name}"
     return f"Rate limit reached for {of}: {limit} requests per minute. Try again in {retry_s} s."

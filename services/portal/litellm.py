@@ -1,14 +1,15 @@
-"""The shape of sluice.yaml, which is LiteLLM's (docs.litellm.ai, "Proxy config.yaml") with `policy` and `teams` besides. Pure."""
+"""The shape of sluice.yaml, which is LiteLLM's (docs.litellm.ai, "Proxy config.yaml") with `policy`, `teams`, `gates` besides. Pure."""
 
 from collections.abc import Hashable
 from decimal import Decimal
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from schemas.base import JsonObject
 from schemas.control import Name
+from schemas.gates import Gate
 from schemas.policy import Policy
 
 NOT_OURS = frozenset({"router_settings", "litellm_settings", "general_settings", "environment_variables", "mcp_servers"})
@@ -28,13 +29,16 @@ class Prices(BaseModel):
 
 
 class Params(Prices):
-    """Where the calls go. `model` is provider/name; `timeout` in seconds."""
+    """Where the calls go. `model` is provider/name; `timeout` in seconds. `on_disconnect` is ours."""
 
     model: Annotated[str, Field(pattern=r"^[^/]+/.+$")]
     api_base: str | None = None
     api_key: str | None = None
     weight: float = Field(default=1, gt=0, allow_inf_nan=False)
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_parallel_requests: int | None = Field(default=None, ge=1)
+    rpm: int | None = Field(default=None, ge=1)
+    on_disconnect: Literal["abort", "drain"] = "abort"
 
 
 class Info(Prices):
@@ -68,6 +72,7 @@ class File(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     model_list: list[Entry] | None = None
+    gates: dict[str, list[Gate]] = Field(default_factory=dict[str, list[Gate]])
     policy: Policy | None = None
     teams: dict[Name, TeamEntry] = Field(default_factory=dict[Name, TeamEntry])
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from schemas.control import Model, Organization, Team, VirtualKey
 from schemas.errors import InvalidKey, InvalidRequest, NotAllowed, NotFound
+from schemas.job import JobStatus
 from schemas.policy import Policy
 
 DEFAULT_ORGANIZATION = "default"
@@ -58,6 +59,19 @@ def with_policy(resource: Organization | Team, policy: Policy) -> Organization |
     if resource.policy == policy:
         return None
     return resource.model_copy(update={"policy": policy, "version": resource.version + 1})
+
+
+def standing(state: str, deadline_ms: int, now_ms: int) -> JobStatus | None:
+    """How a job stands whose end isn't known, by the state of its record; None: it has ended, nobody kept how."""
+    match state:
+        case "leased" | "answered" | "ending":
+            return JobStatus.IN_PROGRESS
+        case "abandoned":
+            return JobStatus.CANCELLED
+        case "done":
+            return None
+        case _:
+            return JobStatus.QUEUED if now_ms < deadline_ms else JobStatus.EXPIRED
 
 
 def _content(model: Model) -> str:

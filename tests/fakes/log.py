@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
+from infra.clock import Clock
 from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
 
 Pause = Callable[[], Awaitable[None]]
@@ -36,21 +37,29 @@ async def at_once() -> None:
 
 
 class MemoryLog(Sink):
-    """Topics of `partitions` partitions each, which exist as soon as they are named. `pause` is awaited before each answer."""
+    """Topics of `partitions` partitions each, which exist as soon as they are named. `pause` is awaited before each answer.
 
-    def __init__(self, partitions: int = 1, pause: Pause = at_once) -> None:
+    `clock`: the time that records bear.
+    """
+
+    def __init__(self, partitions: int = 1, pause: Pause = at_once, clock: Clock = lambda: 0) -> None:
         self.pause = pause
+        self._clock = clock
         self._partitions = partitions
         self._logs: dict[Partition, list[Record | None]] = defaultdict(list)
         self._groups: dict[str, _Group] = {}
 
     async def send(self, record: Outgoing) -> Awaitable[object]:
+        self.append(record)
+        return asyncio.ensure_future(self.pause())
+
+    def append(self, record: Outgoing) -> None:
+        """Writes a record, acknowledged by nobody."""
         number = record.partition if record.partition is not None else crc32(record.key or b"") % self._partitions
         log = self._logs[Partition(record.topic, number)]
-        log.append(Record(record.topic, number, len(log), 0, record.key, record.value, record.headers))
+        log.append(Record(record.topic, number, len(log), self._clock(), record.key, record.value, record.headers))
         for group in self._groups.values():
             group.wake()
-        return asyncio.ensure_future(self.pause())
 
     def source(self, group: str, topics: Collection[str], slot: str | None = None) -> "MemorySource":
         """A member of `group`, as `Kafka.source` gives one."""
@@ -85,6 +94,14 @@ class MemoryLog(Sink):
     def end(self, partition: Partition) -> int:
         """The next offset to be written."""
         return len(self._logs[partition])
+
+    def is_all_committed(self) -> bool:
+        """Whether each group has committed everything in the topics that it reads."""
+        return not any(self.lags().values())
+
+    def lags(self) -> dict[str, int]:
+        """How much each group has still to commit."""
+        return {name: group.lag(self) for name, group in self._groups.items()}
 
 
 class _Seat:
@@ -124,6 +141,9 @@ class _Group:
     @property
     def is_empty(self) -> bool:
         return not self._seats
+
+    def lag(self, log: MemoryLog) -> int:
+        return sum(log.end(p) - (self.marks[p].offset if p in self.marks else 0) for p in self._partitions)
 
     async def leave(self, source: "MemorySource", *, keep_seat: bool = False) -> None:
         for seat in [seat for seat in self._seats if seat.source is source]:
@@ -170,6 +190,7 @@ class MemorySource(Source):
         self._positions: dict[Partition, int] = {}
         self._generation = 0
         self._settled = False
+        self._expired: set[Partition] | None = None
         self._changed = asyncio.Event()
         self._crashed = asyncio.Event()
 
@@ -190,7 +211,7 @@ class MemorySource(Source):
     async def commit(self, marks: Mapping[Partition, Mark]) -> None:
         generation = self._generation
         await self._network()
-        if self._group.is_empty:
+        if self._expired is None and self._group.is_empty:
             self._group.marks |= marks
             return
         if generation != self._generation or not marks.keys() <= self._positions.keys():
@@ -209,6 +230,22 @@ class MemorySource(Source):
 
     async def stop(self) -> None:
         await self._group.leave(self)
+
+    async def expire(self) -> None:
+        """The group has waited too long for a heartbeat and gives the place away; the member doesn't know yet."""
+        self._expired = set(self._positions)
+        await self._group.leave(self)
+
+    async def rejoin(self) -> None:
+        """The member has found out, and joins anew."""
+        if self._listener and self._expired is not None:
+            await self._listener.revoked(self._expired)
+            self._expired = None
+            await self._group.join(self, self._slot)
+
+    @property
+    def is_expired(self) -> bool:
+        return self._expired is not None
 
     async def crash(self) -> None:
         """The process is gone, and the group has noticed. Nothing that it still asks is ever answered."""

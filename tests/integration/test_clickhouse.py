@@ -207,11 +207,23 @@ async def test_all_that_goes_into_a_row_comes_out_again(clickhouse: ClickHouse) 
         "cost_usd": Decimal("123456789.123456789"),
         "prompt_tokens": 2**64 - 1,
         "ttft_ms": 0.25,
+        "accepted": LAST_INSTANT,
+        "ended": LAST_INSTANT + timedelta(milliseconds=7),
+        "ended_by": "router",
+        "steps": [{"stage": "guard", "at": LAST_INSTANT}, {"stage": "router", "at": LAST_INSTANT + timedelta(milliseconds=1)}],
     }
     row = usage(0, "job_whole", team="whole") | told
     await clickhouse.insert("sluice.usage_log", columns(row), "whole")
     (found,) = await clickhouse.query("SELECT * FROM sluice.usage WHERE job_id = {id:String}", {"id": "job_whole"})
     assert found == {name: value for name, value in row.items() if name != "version"}
+
+
+async def test_a_row_of_before_there_were_steps_still_tells_when_its_job_ended(clickhouse: ClickHouse) -> None:
+    row = usage(0, "job_before", team="before", ts=LAST_INSTANT, latency_ms=1500.0)
+    await clickhouse.insert("sluice.usage_log", columns(row), "before")
+    (found,) = await clickhouse.query("SELECT accepted, ended, ended_by, steps FROM sluice.usage WHERE team = 'before'")
+    ended = LAST_INSTANT + timedelta(milliseconds=1500)
+    assert found == {"accepted": LAST_INSTANT, "ended": ended, "ended_by": "", "steps": []}
 
 
 async def test_the_reports_add_up(clickhouse: ClickHouse) -> None:

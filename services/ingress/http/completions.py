@@ -1,37 +1,46 @@
-"""POST /v1/chat/completions and /v1/embeddings: admitted, sent on their way, answered plain or as a stream."""
+"""POST /v1/chat/completions and /v1/embeddings: admitted, sent on their way, and answered: whole, as a stream, or later."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from infra.faults import error_response
 from infra.platform import Platform
+from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
 from infra.telemetry.spans import GEN_AI_OPERATION, GEN_AI_REQUEST_MODEL
 from schemas.errors import InternalError, SluiceError
 from schemas.job import Api, Job
-from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
+from schemas.reply import Answer, Event, Failed, Opened
 from services.ingress import policy
-from services.ingress.handler import Admissions, Admitted, Answers, CallerGone, refused
-from services.ingress.http.requests import bearer, parse_object, read_body, read_request
-from services.ingress.http.responses import (
-    JSON,
-    EventStream,
-    job_headers,
-    served_headers,
-    sse,
-    sse_error,
-)
+from services.ingress.answers import Answers, Client, retold, whereabouts
+from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, refused
+from services.ingress.http.requests import bearer, disconnected, parse_object, read_body, read_request
+from services.ingress.http.responses import JSON, accepted, job_headers, served_headers
+from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered
+from services.ingress.idempotency import repeatable
+from services.ingress.job_object import NOT_KNOWN_YET, job_object
+from services.ingress.policy import Identity
 
-_KEEP_ALIVE = b": keep-alive\n\n"
-_DONE = b"data: [DONE]\n\n"
 _CLIENT_CLOSED = 499
+_RESEND_AFTER_MS = 2_500
+"""Who sent a job has given up by then, if it isn't known to be on its way."""
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request under way: when it began (perf_counter), and what it would rather have than to wait."""
+
+    began: float
+    preference: policy.Preference
+    traceparent: str
 
 
 class Completions:
@@ -41,6 +50,7 @@ class Completions:
         self._platform = platform
         self._admissions = admissions
         self._answers = answers
+        self._tickets = platform.tickets
 
     def endpoint(self, api: Api) -> Endpoint:
         """The endpoint of one API."""
@@ -56,27 +66,79 @@ class Completions:
     async def _serve(self, api: Api, http: HttpRequest) -> Response:
         began = time.perf_counter()
         identity = self._admissions.identify(bearer(http.headers))
-        body = parse_object(await read_body(http, self._platform.settings.max_body_bytes))
-        request = read_request(api, http.headers, body, "")
+        data = await read_body(http, self._platform.settings.max_body_bytes)
+        body = parse_object(data)
+        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.key.id)
+        if again is not None and not again.by_key and not self._admissions.policy_of(identity).attach_retries:
+            again = None
+        request = read_request(api, http.headers, body, again)
         attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(body.get("model", ""))[:256]}
         with self._platform.tracing.span(f"POST {http.scope['path']}", request.traceparent, "server", attributes) as traceparent:
-            try:
-                admitted = await self._admissions.admit(identity, request, self._answers.reply_to())
-            except SluiceError as error:
-                raise refused(error) from None
-            metrics.ADMITTED.labels(admitted.job.lane.value, "http").inc()
-            return await self._answer(http, admitted, traceparent, began)
+            asked = Asked(began, policy.preference(http.headers.get("prefer")), traceparent)
+            return await self._admitted(http, identity, request, asked)
 
-    async def _answer(self, http: HttpRequest, admitted: Admitted, traceparent: str, began: float) -> Response:
-        job, gone = admitted.job, _gone(http)
-        headers = job_headers(job, admitted.rate)
-        events = self._answers.events(job, traceparent, gone)
+    async def _admitted(self, http: HttpRequest, identity: Identity, request: Request, asked: Asked) -> Response:
+        try:
+            admitted = await self._admissions.admit_once(identity, request, self._answers.reply_to())
+        except SluiceError as error:
+            raise refused(error) from None
+        client = Client(
+            disconnected(http), stays=request.detached or (request.repeatable is not None and request.repeatable.by_key)
+        )
+        client.again = request.repeatable
+        if isinstance(admitted, Repeated):
+            client.number = admitted.number
+            return await self._repeat(admitted, client, asked)
+        metrics.ADMITTED.labels(admitted.job.lane.value, "http").inc()
+        if admitted.job.detached:
+            return await self._detach(admitted, client, asked)
+        events = self._answers.events(admitted.job, asked.traceparent, client)
+        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rate), asked.began)
+
+    async def _detach(self, admitted: Admitted, client: Client, asked: Asked) -> Response:
+        """202, and where to ask; or the answer, if it comes within what the client would wait."""
+        job = admitted.job
+        await self._answers.submit(job, asked.traceparent, client.again)
+        return await self._later(job, client, asked, job_headers(job, admitted.rate))
+
+    async def _later(self, job: Job, client: Client, asked: Asked, headers: dict[str, str]) -> Response:
+        if asked.preference.wait_s:
+            events = self._answers.follow(whereabouts(job), client)
+            try:
+                async with asyncio.timeout(asked.preference.wait_s):
+                    return await self._answer(job, events, headers, asked.began)
+            except TimeoutError:
+                await events.aclose()
+        return accepted(job_object(await self._tickets.find(job.id)) or NOT_KNOWN_YET | {"id": job.id}, headers)
+
+    async def _repeat(self, repeated: Repeated, client: Client, asked: Asked) -> Response:
+        """The job that the same request became before: its answer, if it has ended, or else its events from the first on."""
+        job = repeated.job
+        headers = job_headers(job, None) | {"idempotent-replayed": "true"}
+        found = await self._tickets.find(job.id) if job.keep_s else None
+        if found is None or not found.ended:
+            await self._send_again(repeated, asked.traceparent)
+        if job.detached:
+            return await self._later(job, client, asked, headers)
+        if found is not None and found.ended and (found.ended.stream or not job.stream):
+            return await self._answer(job, retold(found.ended), headers, asked.began)
+        return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked.began)
+
+    async def _send_again(self, repeated: Repeated, traceparent: str) -> None:
+        """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work, and ends."""
+        job = repeated.job
+        if not repeated.sent and self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS:
+            await self._answers.submit(job, traceparent, None)
+
+    async def _answer(self, job: Job, events: AsyncGenerator[Event | None], headers: dict[str, str], began: float) -> Response:
         try:
             first = await anext(events)
             while first is None and not job.stream:
                 first = await anext(events)
         except SluiceError as error:
             return error_response(error.fault(), headers)
+        except RedisUnavailable as error:
+            raise InternalError(f"The answer can't be read at the moment ({error}); it is on record as {job.id}") from None
         if isinstance(first, Opened):
             headers |= served_headers(first.served, _ms(began))
         if first is None or isinstance(first, Opened):
@@ -97,41 +159,17 @@ class Completions:
     async def _stream(self, job: Job, events: AsyncGenerator[Event | None], began: float) -> AsyncGenerator[bytes]:
         operation = policy.operation(job.api)
         metrics.FIRST_TOKEN_SECONDS.labels(operation).observe(time.perf_counter() - began)
-        yield _KEEP_ALIVE
+        yield KEEP_ALIVE
+        numbered = Numbered(job.id)
         async with aclosing(events):
             try:
                 async for event in events:
-                    yield _part(event)
+                    yield numbered.part(event)
             except SluiceError as error:
-                yield sse_error(error.fault())
+                yield numbered.error(error.fault())
             except CallerGone:
                 return
         metrics.SERVER_SECONDS.labels(operation).observe(time.perf_counter() - began)
-
-
-def _part(event: Event | None) -> bytes:
-    """What an event is on the wire; a comment keeps proxies from cutting a silent connection."""
-    match event:
-        case Delta(data=data):
-            return sse(data)
-        case Closed():
-            return _DONE
-        case Failed(fault=fault):
-            return sse_error(fault)
-        case None | Opened():
-            return _KEEP_ALIVE
-        case Answer():
-            raise InternalError("a stream was answered by a whole body")
-
-
-def _gone(http: HttpRequest) -> "asyncio.Future[None]":
-    """Is done when the client has closed its connection."""
-
-    async def watch() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
-
-    return asyncio.ensure_future(watch())
 
 
 def _ms(began: float) -> float:

@@ -1,5 +1,6 @@
 """From an HTTP request to a `Request` of ours: credentials, headers, the body within its limit."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from schemas.errors import InvalidKey, InvalidRequest, RequestTooLarge
 from schemas.job import Api
 from services.ingress import policy
 from services.ingress.handler import CallerGone, Request
+from services.ingress.idempotency import Repeatable
 
 MAX_DEPTH_HINT = "The body must be one JSON object."
 
@@ -55,6 +57,16 @@ async def read_body(request: HttpRequest, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
+def disconnected(http: HttpRequest) -> "asyncio.Future[None]":
+    """Is done when the client has closed its connection. The body must have been read."""
+
+    async def watch() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+
+    return asyncio.ensure_future(watch())
+
+
 def too_large(max_bytes: int) -> RequestTooLarge:
     return RequestTooLarge(f"The request body is too large: at most {max_bytes:,} bytes are accepted.")
 
@@ -70,9 +82,10 @@ def parse_object(body: bytes) -> JsonObject:
     return parsed  # pyright: ignore[reportUnknownVariableType]
 
 
-def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, default_traceparent: str) -> Request:
+def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, repeatable: Repeatable | None = None) -> Request:
     """The request in the words of admission. Raises InvalidRequest for a header that can't be."""
     given = headers.get("traceparent", "")
+    respond_async = policy.preference(headers.get("prefer")).respond_async
     return Request(
         api=api,
         body=body,
@@ -80,5 +93,10 @@ def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, default
         timeout_header=headers.get("x-sluice-timeout"),
         cache=policy.cache_request(headers.get("cache-control"), headers.get("x-sluice-cache-ttl")),
         labels=policy.labels(headers.get("x-sluice-metadata")),
-        traceparent=given if is_traceparent(given) else default_traceparent,
+        traceparent=given if is_traceparent(given) else "",
+        detached=respond_async,
+        deadline_ms=policy.deadline_ms(headers.get("x-sluice-deadline")),
+        not_before_ms=policy.not_before_ms(headers.get("x-sluice-not-before")),
+        webhook=headers.get("x-sluice-webhook", ""),
+        repeatable=repeatable,
     )

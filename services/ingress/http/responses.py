@@ -1,19 +1,17 @@
-"""From our events to HTTP: headers, bodies, server-sent events, errors. The one place where faults become responses."""
+"""From our events to HTTP: headers and bodies."""
 
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from infra.redis.admission import Admission
-from schemas.errors import Fault
+from schemas.base import JsonObject
 from schemas.job import Job
 from schemas.reply import Served
 
 JSON = "application/json"
-_SSE_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+ASK_AGAIN_S = 1
 
 
 def job_headers(job: Job, rate: Admission | None) -> dict[str, str]:
@@ -24,7 +22,7 @@ def job_headers(job: Job, rate: Admission | None) -> dict[str, str]:
 
 def rate_headers(rate: Admission | None) -> dict[str, str]:
     """OpenAI's rate limit headers, for the tightest limit."""
-    if rate is None:
+    if rate is None or rate.limit is None:
         return {}
     return {
         "x-ratelimit-limit-requests": str(rate.limit.requests_per_minute),
@@ -51,33 +49,10 @@ def served_headers(served: Served, total_ms: float) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-class EventStream(Response):
-    """A stream of server-sent events. The parts end by themselves when the client is gone."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, parts: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
-        self.status_code = 200
-        self.background = None
-        self._parts = parts
-        self.init_headers({**headers, **_SSE_HEADERS})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._parts):
-            async for part in self._parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def sse(data: Iterable[str]) -> bytes:
-    """Server-sent events, one for each text."""
-    return "".join(f"data: {text}\n\n" for text in data).encode()
-
-
-def sse_error(fault: Fault) -> bytes:
-    """An error in the middle of a stream: OpenAI's error object, and no `[DONE]` after it."""
-    return sse([json.dumps(fault.openai())])
+def accepted(told: JsonObject, headers: Mapping[str, str]) -> Response:
+    """202 (RFC 7240): the job is on its way, and this is where to ask for it."""
+    where = {"location": f"/v1/jobs/{told['id']}", "preference-applied": "respond-async", "retry-after": str(ASK_AGAIN_S)}
+    return Response(json.dumps(told), 202, {**headers, **where}, JSON)
 
 
 def duration(ms: int) -> str:

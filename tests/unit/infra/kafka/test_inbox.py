@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from infra.kafka.inbox import Interruption, Waiter
+from infra.kafka.inbox import Interruption, Memory, Waiter
 from schemas.errors import ProviderError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened, Reply, Served
 from tests.fakes.clock import in_virtual_time
@@ -23,7 +23,7 @@ def reply(event: Event, seq: int = 0, attempt: int = 1) -> Reply:
 
 
 def given(replies: Iterable[Reply]) -> tuple[Waiter, list[str | None]]:
-    waiter = Waiter()
+    waiter = Waiter(Memory(1_000_000))
     return waiter, [waiter.put(each) for each in replies]
 
 
@@ -93,7 +93,7 @@ async def test_a_reader_waits_for_what_comes_and_is_not_woken_by_what_is_dropped
 async def test_a_reader_hears_when_the_client_is_gone_when_it_is_late_and_when_events_are_lost() -> None:
     loop = asyncio.get_running_loop()
     for end in ("gone", "late", "lost"):
-        waiter, client = Waiter(), gone()
+        waiter, client = Waiter(Memory(1_000_000)), gone()
         waiting = asyncio.create_task(waiter.next(100, client))
         await asyncio.sleep(0)
         began = loop.time()

@@ -5,7 +5,7 @@ from decimal import Decimal
 from schemas.attempt import Attempt
 from schemas.completion import Completion
 from schemas.ids import attempt_id, uuid7_hex
-from schemas.job import Api, Caller, GuardFinding, JobStatus, Labels, Verdict
+from schemas.job import Api, Caller, GuardFinding, JobStatus, Labels, Step, Verdict
 from schemas.topics import Lane
 from schemas.usage import Usage
 
@@ -55,5 +55,6 @@ def completion(**told: object) -> Completion:
         custom_id="line-1",
         queue_ms=40,
         trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        steps=(Step(stage="guard", at_ms=ACCEPTED_MS + 2), Step(stage="router", at_ms=ACCEPTED_MS + 9)),
     )
     return fact.model_copy(update=told)

@@ -37,8 +37,10 @@ TOKENS = {
 
 def columns_in_sql(table: str) -> list[str]:
     """The names of a table's columns, from the migrations."""
-    sql = next(text for m in migrations() for text in m.statements if f"CREATE TABLE IF NOT EXISTS {table}\n" in text)
-    return re.findall(r"^    (\w+) ", sql, re.MULTILINE)
+    texts = [text for m in migrations() for text in m.statements]
+    created = next(text for text in texts if f"CREATE TABLE IF NOT EXISTS {table}\n" in text)
+    added = [found[1] for text in texts if (found := re.match(rf"ALTER TABLE {table}\s+ADD COLUMN IF NOT EXISTS (\w+) ", text))]
+    return re.findall(r"^    (\w+) ", created, re.MULTILINE) + added
 
 
 @pytest.mark.parametrize("table", [USAGE, ATTEMPTS])
@@ -80,6 +82,10 @@ def test_the_row_of_a_job() -> None:
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "custom_id": "line-1",
         "version": 2**63 - 5,
+        "accepted": ACCEPTED_MS,
+        "ended": ACCEPTED_MS + 600,
+        "ended_by": "router",
+        "steps": [("guard", ACCEPTED_MS + 2), ("router", ACCEPTED_MS + 9)],
     }
 
 

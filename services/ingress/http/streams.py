@@ -1,0 +1,84 @@
+"""Server-sent events (WHATWG HTML, section 9.2): how a job's events look on the wire.
+
+Each event of a stream carries an `id`, `<job>:<number>` from 1, so that a client that lost its connection can go on behind the
+last one it has seen (`Last-Event-ID`), at any instance.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from schemas.errors import Fault, InternalError
+from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment keeps proxies from cutting a silent connection."""
+
+_DONE = b"data: [DONE]\n\n"
+_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+_STUCK_S = 60.0
+"""A client that takes nothing for so long is cut off."""
+
+
+class EventStream(Response):
+    """A stream of server-sent events. The parts end by themselves when the client is gone."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, parts: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+        self.status_code = 200
+        self.background = None
+        self._parts = parts
+        self.init_headers({**headers, **_HEADERS})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._parts):
+            async for part in self._parts:
+                if part:
+                    async with asyncio.timeout(_STUCK_S):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Numbered:
+    """The events of one job on the wire, in OpenAI's framing; those up to `after` are left out."""
+
+    def __init__(self, job_id: str, after: int = 0) -> None:
+        self._job_id = job_id
+        self._after = after
+        self._number = 0
+
+    def part(self, event: Event | None) -> bytes:
+        """The bytes of an event; None is silence."""
+        match event:
+            case Delta(data=data):
+                return b"".join(map(self._data, data))
+            case Closed():
+                return _DONE
+            case Failed(fault=fault):
+                return self.error(fault)
+            case None | Opened():
+                return KEEP_ALIVE
+            case Answer():
+                raise InternalError("a stream was answered by a whole body")
+
+    def error(self, fault: Fault) -> bytes:
+        """An error in the middle of a stream: OpenAI's error object, and no `[DONE]` after it."""
+        return b"data: %s\n\n" % json.dumps(fault.openai()).encode()
+
+    def _data(self, text: str) -> bytes:
+        self._number += 1
+        if self._number <= self._after:
+            return b""
+        return f"id: {self._job_id}:{self._number}\ndata: {text}\n\n".encode()
+
+
+def last_seen(header: str | None, job_id: str) -> int:
+    """The number of the last event that a client has seen, by its `Last-Event-ID`; 0: none, or not of this job."""
+    job, _, number = (header or "").rpartition(":")
+    return int(number) if job == job_id and number.isdecimal() and len(number) < 10 else 0

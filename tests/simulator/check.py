@@ -1,0 +1,147 @@
+"""What must hold when a world has come to its end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from infra.kafka.inbox import Memory, Waiter
+from infra.redis.client import Script
+from infra.redis.tickets import Tickets
+from schemas.completion import Completion
+from schemas.job import Job, JobStatus
+from schemas.reply import Answer, Delta, Event, Reply
+from services.router.policy import MAX_ATTEMPTS
+from tests.simulator.chaos import Chaos
+from tests.simulator.door import Sent
+from tests.simulator.process import Process
+from tests.simulator.provider import Asked, Ledger
+from tests.simulator.servers import Servers
+
+ENDS = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED, JobStatus.INCOMPLETE}
+_STATE = Script("state", "return {redis.call('HGET', KEYS[1], 'state') or ''}", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a world was like."""
+
+    steps: int
+    accepted: int
+    calls: int
+    called_again: int
+    ended_twice: int
+
+
+async def check(
+    servers: Servers, ledger: Ledger, sent: Sequence[Sent], processes: Sequence[Process], chaos: Chaos
+) -> Report:
+    """Raises AssertionError with everything that doesn't hold."""
+    called = ledger.by_job()
+    wrong = [
+        f"{one.job.id} ({one.job.reply_to.kind}, way {len(one.job.way)}, stream {one.job.stream}): {what}"
+        for one in sent
+        for what in await _faults(servers, one, called.get(one.job.id, []), chaos)
+    ]
+    wrong += [f"{process.name} is not well: {process.not_ready()}" for process in processes if process.not_ready()]
+    wrong += [f"{process.name} still holds {len(process.running)}" for process in processes if process.running]
+    assert not wrong, "\n".join(["", *wrong])
+    ends = [servers.completions.get(one.job.id, []) for one in sent]
+    return Report(
+        steps=chaos.steps,
+        accepted=sum(one.accepted for one in sent),
+        calls=len(ledger.calls),
+        called_again=sum(len(calls) > 1 for calls in called.values()),
+        ended_twice=sum(len(completions) > 1 for completions in ends),
+    )
+
+
+async def _faults(servers: Servers, sent: Sent, calls: list[Asked], chaos: Chaos) -> list[str]:
+    job, completions = sent.job, servers.completions.get(sent.job.id, [])
+    faults = [*_of_books(job, completions, calls), *_of_state(servers, job, bool(completions))]
+    if sent.accepted and not completions:
+        faults.append("it was accepted and has no end")
+    if job.reply_to.kind == "results":
+        told = servers.results(job.caller.team).count(f"batch_req_{job.id.removeprefix('job_')}")
+        if told != 1:
+            faults.append(f"its result was told {told} times")
+    elif completions:
+        faults += await _of_replies(job, servers.replies.get(job.id, []), calls, chaos)
+    if job.keep_s and completions:
+        faults += await _of_ticket(servers, job, completions[0])
+    return faults
+
+
+def _of_books(job: Job, completions: list[Completion], calls: list[Asked]) -> list[str]:
+    booked = {attempt.id for completion in completions for attempt in completion.attempts}
+    times = Counter(call.attempt for call in calls)
+    return [
+        *(f"it ended as {completion.status}" for completion in completions if completion.status not in ENDS),
+        *(f"the call {attempt} is on no bill" for attempt in times if attempt not in booked),
+        *(f"{attempt} was called {n} times" for attempt, n in times.items() if n > 1),
+        *([f"{len(calls)} calls were made for it"] if len(calls) > MAX_ATTEMPTS else []),
+    ]
+
+
+def _of_state(servers: Servers, job: Job, has_ended: bool) -> list[str]:
+    (state,) = cast("list[bytes]", servers.redis.now(_STATE, [f"job:{job.id}"]))
+    return [f"its record is left {state.decode()!r}"] if has_ended and state not in (b"", b"done") else []
+
+
+async def _of_ticket(servers: Servers, job: Job, first: Completion) -> list[str]:
+    found = await Tickets(servers.redis, servers.files).find(job.id)
+    if found is None or found.ended is None:
+        return ["its ticket tells no end"]
+    if found.ended.status is not first.status:
+        return [f"its ticket says {found.ended.status.value}, the log {first.status.value}"]
+    return []
+
+
+async def _of_replies(job: Job, replies: list[Reply], calls: list[Asked], chaos: Chaos) -> list[str]:
+    """What a connection reads, as it came, and once more with events repeated and swapped."""
+    faults = _of_reading(await _read(replies), job, calls)
+    if faults:
+        return [f"{fault} ({' '.join(f'{r.attempt}/{r.seq}/{r.event.kind}' for r in replies)})" for fault in faults]
+    twisted = _twisted(replies, chaos)
+    return [f"twisted: {fault}" for fault in _of_reading(await _read(twisted), job, calls)]
+
+
+def _twisted(replies: list[Reply], chaos: Chaos) -> list[Reply]:
+    twisted: list[Reply] = []
+    for reply in replies:
+        twisted += [reply] * chaos.chance.choice((1, 1, 2))
+    for n in range(len(twisted) - 1):
+        if chaos.chance.random() < 0.1:
+            twisted[n], twisted[n + 1] = twisted[n + 1], twisted[n]
+    return twisted
+
+
+async def _read(replies: list[Reply]) -> list[Event | str]:
+    """What the inbox gives of these to the connection that waits, up to the end or where nothing more comes."""
+    waiter, gone = Waiter(Memory(10**9)), asyncio.get_running_loop().create_future()
+    read: list[Event | str] = []
+    for reply in replies:
+        waiter.put(reply)
+    while not read or not (isinstance(read[-1], str) or read[-1].kind in ("closed", "answer", "failed")):
+        read.append(await waiter.next(0, gone))
+    return read
+
+
+def _of_reading(read: list[Event | str], job: Job, calls: list[Asked]) -> list[str]:
+    last = read[-1]
+    texts = [call.said for call in calls]
+    if isinstance(last, Answer):
+        is_known = '"cached":true' in last.body or any(text and text in last.body for text in texts)
+        return [] if is_known else [f"it was told what nobody said: {last.body}"]
+    text = "".join(_text(event) for event in read if isinstance(event, Delta))
+    if not any(said.startswith(text) for said in [*texts, ""]):
+        return [f"the stream told {text!r}, which is the beginning of no answer"]
+    if not isinstance(last, str) and last.kind == "closed" and text not in texts:
+        return [f"the stream ended well after {text!r}, which is no whole answer"]
+    return [] if last != "late" else ["whoever waits is told no end"]
+
+
+def _text(event: Delta) -> str:
+    marked = [data.partition('"content":"')[2].partition('"')[0] for data in event.data]
+    return "".join(marked)

@@ -1,0 +1,180 @@
+"""A process of a world: some stages of the jobs' way, put together as `infra/platform.py` and the services' `app.py` do."""
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import copy_context
+from decimal import Decimal
+
+from infra.kafka.carriage import Carriage, Delivery, Finish, Forward, Handler, Outcome
+from infra.kafka.delay import Delays
+from infra.kafka.log import Source
+from infra.kafka.neighbours import Neighbours
+from infra.kafka.post import Post
+from infra.kafka.stage import Stage
+from infra.kafka.table import ControlTable
+from infra.prices import PriceBook
+from infra.redis.jobs import JobRecords
+from infra.redis.tickets import Tickets
+from infra.telemetry.spans import Tracing
+from schemas.completion import completion_of
+from schemas.control import Deployment, Model, Price
+from schemas.errors import ContentBlocked
+from schemas.job import Job, JobStatus
+from schemas.reply import Answer, Served
+from schemas.slip import Stage as StageName
+from schemas.topics import Lane, job_topic
+from services.router.books import Books
+from services.router.handler import Router
+from services.router.leases import Running
+from services.router.sending import Sender
+from tests.fakes.jobs import SIGNER
+from tests.simulator.chaos import LIFE, Chaos, Life
+from tests.simulator.provider import Ledger, SimProvider
+from tests.simulator.servers import Servers
+from tests.simulator.wires import MemoryFiles, SimRedis, SimSink, SimSource
+
+GRACE_S = 5.0
+_BOOKS = Books(PriceBook())
+_TRACING = Tracing("simulator", None)
+
+
+class Process:
+    """One process with these stages. `slot`: its place, which the one after it takes over."""
+
+    def __init__(
+        self, servers: Servers, chaos: Chaos, ledger: Ledger, stages: tuple[StageName, ...], slot: str | None, number: int
+    ) -> None:
+        self.stages, self.slot = stages, slot
+        self.life = Life(chaos)
+        self.name = f"life-{number}"
+        self._servers, self._chaos, self._ledger = servers, chaos, ledger
+        self._sink = SimSink(servers.log, self.life, chaos)
+        self._redis = SimRedis(servers.redis, self.life, chaos)
+        self._files: MemoryFiles = servers.files
+        self._neighbours = Neighbours()
+        self._total = chaos.chance.choice((2, 6, 40))
+        self.sources: list[SimSource] = []
+        self.running: Running | None = None
+        self._delays: Delays | None = None
+        self._stages: Mapping[StageName, Stage] = {name: self._stage(name) for name in stages}
+
+    def _source(self, group: str, *topics: str) -> Source:
+        source = SimSource(self._servers.log.source(group, topics, self.slot), self.life, self._chaos)
+        self.sources.append(source)
+        return source
+
+    def _post(self, name: str) -> Post:
+        return Post(self._sink, self._files, self._chaos.now_ms, name)
+
+    def _records(self, name: str) -> JobRecords:
+        return JobRecords(self._redis, f"{name}-{self.slot or self.name}", self.name)
+
+    def _stage(self, name: StageName) -> Stage:
+        handlers: dict[StageName, Handler] = {StageName.GUARD: self._guard, StageName.CACHE: self._cache}
+        carriage = Carriage(
+            stage=name,
+            handler=handlers.get(name) or self._router(),
+            post=self._post(name.value),
+            records=self._records(name.value),
+            tickets=Tickets(self._redis, self._files),
+            signer=SIGNER,
+            files=self._files,
+            clock=self._chaos.now_ms,
+            tracing=_TRACING,
+            hand_over=self._neighbours.hand_over,
+            told=self._told,
+            leased=name is StageName.ROUTER,
+        )
+        source = self._source(name.value, *(job_topic(name.value, lane) for lane in Lane))
+        stage = Stage(name.value, source, carriage.work, self._total)
+        self._neighbours.add(stage, carriage)
+        return stage
+
+    def _router(self) -> Handler:
+        records = self._records("router")
+        self.running = Running(records)
+        post, provider = self._post("router"), SimProvider(self._ledger, self.life, self._chaos)
+        sender = Sender(
+            provider_of=lambda _: provider,
+            post=post,
+            records=records,
+            running=self.running,
+            books=_BOOKS,
+            clock=self._chaos.now_ms,
+            tracing=_TRACING,
+            chance=self._chaos.chance.random,
+        )
+        self._delays = Delays(self._source, post, self._files, SIGNER, self._chaos.now_ms)
+        return Router(_table(), records, sender, self.running, _BOOKS, self._chaos.now_ms).handle
+
+    async def start(self) -> None:
+        """Returns when all stages have joined, or when the process has died meanwhile."""
+        context = copy_context()
+        context.run(LIFE.set, self.life)
+        starting = asyncio.get_running_loop().create_task(self._start(), context=context)
+        dying = asyncio.create_task(self.life.over.wait())
+        await asyncio.wait([starting, dying], return_when=asyncio.FIRST_COMPLETED)
+        dying.cancel()
+
+    async def _start(self) -> None:
+        if self.running and self._delays:
+            await self.running.start()
+            await self._delays.start()
+        for stage in reversed(self._stages.values()):
+            await stage.start()
+
+    async def terminate(self) -> None:
+        """As SIGTERM does; it may die meanwhile."""
+        context = copy_context()
+        context.run(LIFE.set, self.life)
+        ending = asyncio.get_running_loop().create_task(self._drain(), context=context)
+        dying = asyncio.create_task(self.life.over.wait())
+        await asyncio.wait([ending, dying], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _drain(self) -> None:
+        for name, stage in self._stages.items():
+            if name is StageName.ROUTER and self._delays:
+                await self._delays.drain()
+            await stage.drain(GRACE_S)
+        for stage in self._stages.values():
+            await stage.stop()
+        if self.running and self._delays:
+            await self._delays.stop()
+            await self.running.stop()
+        self.life.end()
+
+    def not_ready(self) -> str | None:
+        """Why not all of it is ready; a member of a group that was given nothing may be."""
+        reasons = [stage.not_ready() for stage in self._stages.values()]
+        return next((reason for reason in reasons if reason and "no partitions" not in reason), None)
+
+    async def _told(self, team: str, result_id: str, since_ms: int) -> bool:
+        await self.life.point()
+        return result_id in self._servers.results(team)
+
+    async def _guard(self, job: Job, _: Delivery) -> Outcome:
+        await self.life.point()
+        if job.body.get("deadly"):
+            self.life.end()
+            await self.life.point()
+        if job.body.get("blocked"):
+            raise ContentBlocked("not this")
+        return Forward(job.past(StageName.GUARD))
+
+    async def _cache(self, job: Job, _: Delivery) -> Outcome:
+        await self.life.point()
+        if job.stream or self._chaos.chance.random() < 0.9:
+            return Forward(job.past(StageName.CACHE))
+        completion = completion_of(job, JobStatus.COMPLETED, "cache", self._chaos.now_ms(), cache="hit")
+        return Finish(completion, Answer(body='{"choices":[],"cached":true}', served=Served(model=job.model, cache="hit")))
+
+
+def _table() -> ControlTable:
+    price = Price(input_usd=Decimal("0.001"), output_usd=Decimal("0.002"))
+    deployments = tuple(
+        Deployment(id=name, provider="openai", model="real", price=price, timeout_s=timeout_s)
+        for name, timeout_s in (("d1", 6.0), ("d2", None))
+    )
+    table = ControlTable()
+    table.put(Model(name="small", deployments=deployments))
+    return table
