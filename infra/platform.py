@@ -10,6 +10,7 @@ from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import Carriage, Handler
 from infra.kafka.delay import Delays
+from infra.kafka.loads import Loads
 from infra.kafka.log import Source
 from infra.kafka.neighbours import Neighbours
 from infra.kafka.post import Post
@@ -43,6 +44,7 @@ class Platform:
     life: str
     neighbours: Neighbours
     results: Results
+    loads: Loads
 
     @property
     def owner(self) -> str:
@@ -52,7 +54,7 @@ class Platform:
 
     def post(self, service: str) -> Post:
         """Sends in the name of a service."""
-        return Post(self.kafka, self.files, self.clock, service)
+        return Post(self.kafka, self.files, self.clock, service, self.loads.lightest)
 
     def records(self, service: str) -> JobRecords:
         return JobRecords(self.redis, f"{service}-{self.owner}", self.life)
@@ -88,6 +90,7 @@ class Platform:
         )
         source = self.source(name.value, *(job_topic(name.value, lane) for lane in Lane))
         stage = Stage(name.value, source, carriage.work, self.settings.concurrency)
+        self.loads.tell_of(stage)
         if self.settings.hand_over:
             self.neighbours.add(stage, carriage)
         return stage
@@ -97,6 +100,7 @@ class Platform:
         return self.control.not_ready()
 
     async def close(self) -> None:
+        await self.loads.stop()
         await self.control.stop()
         await self.kafka.stop()
         await self.redis.close()
@@ -116,6 +120,8 @@ async def open_platform(settings: Settings, service: str) -> Platform:
     await kafka.create(TOPICS, settings.replication)
     control = Control(kafka)
     await control.start()
+    loads = Loads(redis, now_ms)
+    await loads.start()
     key = await asyncio.to_thread(shared_secret, settings.data_dir, settings.signing_key.get_secret_value())
     return Platform(
         settings=settings,
@@ -130,4 +136,5 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         life=secrets.token_hex(8),
         neighbours=Neighbours(),
         results=Results(kafka),
+        loads=loads,
     )

@@ -276,6 +276,14 @@ class _KafkaSource(Source):
         ends = await self._consumer.end_offsets([AioPartition(*p) for p in partitions])
         return {Partition(p.topic, p.partition): offset for p, offset in ends.items()}
 
+    def high_water(self, partition: Partition) -> int | None:
+        if self._consumer is None or self._left:
+            return None
+        try:
+            return cast("int | None", self._consumer.highwater(AioPartition(*partition)))
+        except IllegalStateError:
+            return None
+
     async def stop(self) -> None:
         if self._left or self._consumer is None:
             return

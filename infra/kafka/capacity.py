@@ -1,7 +1,8 @@
 """How many jobs of which lane may be taken now. Pure.
 
 Interactive goes first; batch uses what is left but never starves: each lane has a share of the places that the other can't
-take, and what is left between the shares goes to whoever comes.
+take, and what is left between the shares goes to whoever comes. No team may hold all of a lane: what one has queued must not
+keep another waiting for a place.
 """
 
 from collections import Counter
@@ -18,6 +19,8 @@ class Capacity:
     reserved: int
     guaranteed: int
     _busy: Counter[Lane] = field(default_factory=Counter[Lane])
+    _by_team: Counter[tuple[Lane, bytes]] = field(default_factory=Counter[tuple[Lane, bytes]])
+    _teams: Counter[Lane] = field(default_factory=Counter[Lane])
 
     @classmethod
     def of(cls, total: int) -> "Capacity":
@@ -33,11 +36,29 @@ class Capacity:
         held_for_other = max(0, kept - self._busy[other])
         return max(0, self.total - self._busy.total() - held_for_other)
 
-    def take(self, lane: Lane) -> None:
-        self._busy[lane] += 1
+    def has_share(self, lane: Lane, team: bytes) -> bool:
+        """True if this team may hold one more place of the lane: all of them as long as nobody else has any.
 
-    def give_back(self, lane: Lane) -> None:
+        Otherwise three quarters of batch's places at most, and nine tenths of interactive's.
+        """
+        own = self._by_team[lane, team]
+        if self._teams[lane] <= (1 if own else 0):
+            return True
+        if lane is Lane.BATCH:
+            return own < max(1, (self.total - self.reserved) * 3 // 4)
+        return own < max(1, (self.total - self.guaranteed) * 9 // 10)
+
+    def take(self, lane: Lane, team: bytes = b"") -> None:
+        self._busy[lane] += 1
+        self._by_team[lane, team] += 1
+        self._teams[lane] += self._by_team[lane, team] == 1
+
+    def give_back(self, lane: Lane, team: bytes = b"") -> None:
         self._busy[lane] -= 1
+        self._by_team[lane, team] -= 1
+        if not self._by_team[lane, team]:
+            del self._by_team[lane, team]
+            self._teams[lane] -= 1
 
     @property
     def busy(self) -> int:

@@ -179,7 +179,7 @@ class Carriage:
     async def _fail(self, job: Job, record: Incoming, fault: Fault, delivery: Delivery) -> bool:
         status = JobStatus.EXPIRED if fault.code == DeadlineExceeded.code else JobStatus.FAILED
         trace_id = spans.trace_id(delivery.traceparent)
-        completion = completion_of(job, status, self.stage.value, self.clock(), fault=fault, trace_id=trace_id)
+        completion = completion_of(job, status, self.stage.value, self.clock(), fault=fault, attempts=job.made, trace_id=trace_id)
         last = Failed(fault=fault, served=Served(model=job.model, cache=completion.cache))
         return await self._finish_once(job, record, Finish(completion, last), delivery)
 
@@ -211,6 +211,8 @@ class Carriage:
                     await self.post.forward(onward, delivery.traceparent)
             case PutOff(job=later):
                 await self.post.forward(later, delivery.traceparent)
+                # Only now: until it is acknowledged, this copy is the only one.
+                await self._patiently(job, lambda: self.records.put_off(later.id, len(later.made)))
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq, again=again):
                 if again and await self._is_told(job, completion):
                     await self.post.book(completion, delivery.traceparent)

@@ -85,6 +85,10 @@ class Source(Protocol):
         """The next offset to be written in each."""
         ...
 
+    def high_water(self, partition: Partition) -> int | None:
+        """The next offset to be written, as far as is known without asking; None: nothing was read of it yet."""
+        ...
+
     async def stop(self) -> None:
         """Leaves. Does not commit and does not call the listener."""
         ...

@@ -75,6 +75,11 @@ class Offsets:
         return self._started
 
     @property
+    def following(self) -> int:
+        """The next offset that was never delivered."""
+        return self._next
+
+    @property
     def running(self) -> int:
         """How many offsets are being worked on here."""
         return len(self._running)

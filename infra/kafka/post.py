@@ -10,7 +10,7 @@ from infra.clock import Clock
 from infra.files import FileStore
 from infra.kafka.envelope import MAX_INLINE_BYTES, Poison, by_reference, encode
 from infra.kafka.log import Incoming, Outgoing, Sink
-from infra.kafka.shards import partition_of
+from infra.kafka.shards import Choice, by_chance, partition_of
 from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.batch import BatchError, BatchOrder, BatchResponse, BatchResult
@@ -51,17 +51,18 @@ class Post:
     files: FileStore
     clock: Clock
     source: str
+    choose: Choice = by_chance
 
     async def forward(self, job: Job, traceparent: str) -> None:
         """Sends the job to the next stage on its slip, or, if it may not be sent out yet, to where it waits."""
         delay = delay_for(job.not_before_ms - self.clock())
-        partitions = DELAY.partitions if delay else ROUTER.partitions
+        topic, partitions = (delay_topic(delay), DELAY.partitions) if delay else (job.next_topic(), ROUTER.partitions)
         await self._send(
             encode(
                 job,
-                topic=delay_topic(delay) if delay else job.next_topic(),
+                topic=topic,
                 key=job.caller.team,
-                partition=partition_of(job.caller.team, job.id, partitions),
+                partition=partition_of(job.caller.team, job.id, topic, partitions, self.choose),
                 event_id=job.id,
                 source=self.source,
                 now_ms=self.clock(),

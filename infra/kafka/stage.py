@@ -8,7 +8,9 @@ finished and returns at once, running work goes on, and what comes back is adopt
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from typing import NamedTuple
 
 from infra.kafka.capacity import Capacity
 from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
@@ -23,12 +25,21 @@ Whatever can be handled (poison, an expired deadline, a provider's error) ends n
 stage is not ready until that goes well.
 """
 
+
+class Load(NamedTuple):
+    """What waits in a partition: how many records, and how long the one that was taken last had waited."""
+
+    depth: int
+    wait_ms: int
+
+
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.2
 _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.02
 _AT_ONCE = 256
+_IN_TURN = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
 _ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
@@ -43,7 +54,10 @@ class Stage:
         self._work = work
         self._capacity = Capacity.of(total)
         self._failing: dict[tuple[Partition, int], str] = {}
+        self._held: dict[Partition, deque[Incoming]] = {}
+        self._taken_ms: dict[Partition, int] = {}
         self._crowded = False
+        self._turn = 0
         self._seconds = {lane: metrics.STAGE_SECONDS.labels(name, lane.value) for lane in Lane}
         self._offsets: dict[Partition, Offsets] = {}
         self._owned: set[Partition] = set()
@@ -92,6 +106,7 @@ class Stage:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self._let_go(list(self._held))
         await self._commit_before("it leaves")
         await self._source.stop()
         if not self._tasks:
@@ -111,6 +126,7 @@ class Stage:
         """Commits what is finished and returns; running work goes on, its offsets are no longer ours to commit."""
         await self._commit_before("it loses its partitions")
         self._owned -= set(partitions)
+        self._let_go(partitions)
         metrics.REBALANCES.labels(self.name).inc()
 
     async def _commit_before(self, event: str) -> None:
@@ -164,7 +180,10 @@ class Stage:
 
     async def _take_some(self) -> None:
         self._changed.clear()
-        roomy = [p for p in self._owned if not self._offsets[p].full and self._capacity.room(lane_of(p)) > 0]
+        self._spawn_held()
+        roomy = [
+            p for p in self._owned if p not in self._held and not self._offsets[p].full and self._capacity.room(lane_of(p)) > 0
+        ]
         if not roomy:
             await self._changed.wait()
             return
@@ -179,13 +198,22 @@ class Stage:
         taken = 0
         for lane in Lane:
             own = [p for p in roomy if lane_of(p) is lane]
-            if own and (room := min(_AT_ONCE, self._capacity.room(lane))):
-                taken += self._spawn(await self._source.poll(own, room, 0))
+            if own and self._capacity.room(lane):
+                taken += await self._take_of(lane, own)
         room = min(self._capacity.room(lane_of(p)) for p in roomy)
         if not taken and room:
             patience_s = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
             taken = self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience_s))
         return taken
+
+    async def _take_of(self, lane: Lane, own: list[Partition]) -> int:
+        """From one partition after another: a poll of many empties the one before it comes to the next, and to its teams."""
+        for _ in own:
+            self._turn += 1
+            partition = own[self._turn % len(own)]
+            if taken := self._spawn(await self._source.poll([partition], min(_IN_TURN, self._capacity.room(lane)), 0)):
+                return taken
+        return 0
 
     def _spawn(self, records: list[Incoming]) -> int:
         for record in records:
@@ -194,12 +222,57 @@ class Stage:
                 continue
             if not self._offsets[partition].deliver(record.offset):
                 metrics.REDELIVERED.labels(self.name).inc()
-                continue
-            self._capacity.take(lane_of(partition))
-            task = asyncio.create_task(self._run(partition, record))
-            self._tasks[task] = time.monotonic()
-            task.add_done_callback(self._ended)
+            elif self._may_begin(partition, record):
+                self._begin(partition, record)
+            else:
+                self._held.setdefault(partition, deque()).append(record)
         return len(records)
+
+    def _may_begin(self, partition: Partition, record: Incoming) -> bool:
+        lane = lane_of(partition)
+        return self._capacity.room(lane) > 0 and self._capacity.has_share(lane, record.key or b"")
+
+    def _begin(self, partition: Partition, record: Incoming) -> None:
+        self._capacity.take(lane_of(partition), record.key or b"")
+        self._taken_ms[partition] = record.timestamp
+        task = asyncio.create_task(self._run(partition, record))
+        self._tasks[task] = time.monotonic()
+        task.add_done_callback(self._ended)
+
+    def _spawn_held(self) -> None:
+        """Begins what had to wait, because its team had its share; others of the same partition may overtake it."""
+        for partition, held in list(self._held.items()):
+            if not self._capacity.room(lane_of(partition)):
+                continue
+            waiting = deque[Incoming]()
+            for record in held:
+                if self._may_begin(partition, record):
+                    self._begin(partition, record)
+                else:
+                    waiting.append(record)
+            if waiting:
+                self._held[partition] = waiting
+            else:
+                del self._held[partition]
+
+    def _let_go(self, partitions: Collection[Partition]) -> None:
+        """Forgets what was read and not begun: whoever gets the partitions reads it again."""
+        for partition in partitions:
+            for record in self._held.pop(partition, ()):
+                self._offsets[partition].forget(record.offset)
+
+    def loads(self, now_ms: int) -> dict[Partition, Load]:
+        """What waits in the partitions that are read here."""
+        return {partition: self._load(partition, now_ms) for partition in self._owned}
+
+    def _load(self, partition: Partition, now_ms: int) -> Load:
+        end = self._source.high_water(partition)
+        depth = max(0, end - self._offsets[partition].following) if end is not None else 0
+        depth += len(self._held.get(partition, ()))
+        if not depth:
+            # What comes next has not waited since the last record, but since now at the earliest.
+            self._taken_ms[partition] = now_ms
+        return Load(depth, max(0, now_ms - self._taken_ms.get(partition, now_ms)))
 
     async def _run(self, partition: Partition, record: Incoming) -> None:
         offsets, lane, began = self._offsets[partition], lane_of(partition), time.perf_counter()
@@ -213,7 +286,7 @@ class Stage:
             raise
         finally:
             self._failing.pop((partition, record.offset), None)
-            self._capacity.give_back(lane)
+            self._capacity.give_back(lane, record.key or b"")
 
     async def _work_until_done(self, partition: Partition, record: Incoming, suspect: bool) -> None:
         """A record that can neither be worked on nor put aside keeps its place: what is wrong may pass."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.clock import new_id
 from infra.credentials import key_hash, well_formed
+from infra.kafka.shards import partitions_of
 from infra.platform import Platform
 from infra.redis.admission import Admission, Attached, Keeping, Limit, admit
 from infra.redis.client import RedisUnavailable
@@ -19,6 +20,7 @@ from schemas.errors import (
     IdempotencyKeyReused,
     InvalidKey,
     InvalidRequest,
+    Overloaded,
     RateLimited,
     SluiceError,
     Unavailable,
@@ -27,7 +29,7 @@ from schemas.job import Api, CacheRequest, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.policy import EffectivePolicy
 from schemas.ticket import Ticket
-from schemas.topics import Lane
+from schemas.topics import ROUTER, Lane
 from services.ingress import policy
 from services.ingress.idempotency import Claim, Repeatable
 from services.ingress.policy import Identity
@@ -136,6 +138,7 @@ class Admissions:
         job = job.model_copy(
             update={"id": job_id or new_id("job", now_ms), "accepted_ms": now_ms, "deadline_ms": deadline_ms},
         )
+        self._refuse_if_late(job)
         decision = await self._charge(identity, request, job)
         if isinstance(decision, Attached):
             return self._repeated(identity, request, job, decision)
@@ -155,6 +158,15 @@ class Admissions:
             "reply_to": ReplyTo(kind="inbox", partition=claim.partition),
         }
         return Repeated(self._platform.signer.sign(job.model_copy(update=same)), decision.sent, decision.attached)
+
+    def _refuse_if_late(self, job: Job) -> None:
+        """Load is shed by what waits already: early, and only where nobody else can wait. Raises Overloaded."""
+        own = partitions_of(job.caller.team, ROUTER.partitions)
+        wait_ms = self._platform.loads.wait_ms(job.lane, own)
+        rest_ms = job.deadline_ms - max(job.accepted_ms, job.not_before_ms)
+        if policy.is_too_late(job.lane, wait_ms, rest_ms):
+            retry_s = max(1, math.ceil(wait_ms / 1000))
+            raise Overloaded(policy.overload(job.lane, wait_ms), retry_after_s=retry_s)
 
     def _deadline_ms(self, request: Request, effective: EffectivePolicy, now_ms: int) -> int:
         settings = self._platform.settings

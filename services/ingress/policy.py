@@ -19,6 +19,8 @@ MAX_METADATA_BYTES = 4096
 MAX_METADATA_MEMBERS = 16
 MAX_TIMEOUT_S = 86_400.0
 MAX_WAIT_S = 120.0
+LONGEST_WAIT_MS = 2_000
+"""An interactive request that would wait longer before a stage is refused at once (RELIABILITY.md 5.9)."""
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 
@@ -187,6 +189,22 @@ def labels(header: str | None) -> Labels:
 def operation(api: Api) -> str:
     """OpenTelemetry's `gen_ai.operation.name`."""
     return "chat" if api is Api.CHAT else "embeddings"
+
+
+def is_too_late(lane: Lane, wait_ms: int, rest_ms: int) -> bool:
+    """True for a job that had better not be accepted: nobody waits for a chat so long, or it would miss its deadline."""
+    if lane is Lane.BATCH:
+        return wait_ms > rest_ms
+    return wait_ms > min(LONGEST_WAIT_MS, rest_ms / 2)
+
+
+def overload(lane: Lane, wait_ms: int) -> str:
+    """The sentence for a job that would wait too long."""
+    if lane is Lane.BATCH:
+        return f"The batch lane is {wait_ms / 1000:.0f} s behind, which is more than this request's deadline allows."
+    return (
+        f"Too much is waiting: an answer would take {wait_ms / 1000:.0f} s longer than usual. Try again, or use the batch lane."
+    )
 
 
 def refusal(scope: str, limit: int, retry_s: int) -> str:

@@ -60,6 +60,7 @@ class FakeRecords(JobRecords):
         self.ending: dict[str, str] = {}
         self.deliveries: dict[str, int] = {}
         self.kept: set[str] = set()
+        self.waiting: dict[str, int] = {}
         self.at_router: dict[str, list[Ending]] = {}
         self.asked = 0
 
@@ -77,6 +78,11 @@ class FakeRecords(JobRecords):
             self.ended.add(job_id)
             if keep_answer:
                 self.kept.add(job_id)
+        self._answer()
+
+    async def put_off(self, job_id: str, made: int) -> None:
+        if self._heard():
+            self.waiting[job_id] = made
         self._answer()
 
     async def seen(self, job_id: str, rest_ms: int) -> int:

@@ -228,6 +228,9 @@ class MemorySource(Source):
         await self._network()
         return {p: self._log.end(p) for p in partitions}
 
+    def high_water(self, partition: Partition) -> int | None:
+        return self._log.end(partition)
+
     async def stop(self) -> None:
         await self._group.leave(self)
 
@@ -242,10 +245,6 @@ class MemorySource(Source):
             await self._listener.revoked(self._expired)
             self._expired = None
             await self._group.join(self, self._slot)
-
-    @property
-    def is_expired(self) -> bool:
-        return self._expired is not None
 
     async def crash(self) -> None:
         """The process is gone, and the group has noticed. Nothing that it still asks is ever answered."""

@@ -125,7 +125,7 @@ class Completions:
         return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked.began)
 
     async def _send_again(self, repeated: Repeated, traceparent: str) -> None:
-        """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work, and ends."""
+        """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work and ends."""
         job = repeated.job
         if not repeated.sent and self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS:
             await self._answers.submit(job, traceparent, None)

@@ -15,6 +15,7 @@ from schemas.base import JsonObject
 from schemas.errors import InvalidRequest, NotFound, SluiceError, Unavailable
 from schemas.job import JobStatus
 from schemas.reply import Answer, Event, Failed
+from schemas.topics import Lane
 from services.ingress import policy
 from services.ingress.answers import Answers, Client, Whereabouts, is_last, retold
 from services.ingress.handler import Admissions, CallerGone
@@ -34,6 +35,7 @@ class Jobs:
 
     def __init__(self, platform: Platform, admissions: Admissions, answers: Answers) -> None:
         self._tickets = platform.tickets
+        self._loads = platform.loads
         self._admissions = admissions
         self._answers = answers
 
@@ -41,7 +43,7 @@ class Jobs:
         """GET /v1/jobs/{id}."""
         found = await self._find(http)
         headers = {} if found.ended else {"retry-after": str(ASK_AGAIN_S)}
-        return JSONResponse(job_object(found), headers=headers)
+        return JSONResponse(job_object(found, self._lag(found.ticket.lane)), headers=headers)
 
     async def list(self, http: HttpRequest) -> Response:
         """GET /v1/jobs?status=&model=&lane=&after=&limit=: the youngest first."""
@@ -111,6 +113,10 @@ class Jobs:
         if found is None or found.ended is None:
             told |= {"status": "completed" if isinstance(event, Answer) else "failed"}
         return f"id: {job_id}:1\nevent: job.{told['status']}\ndata: {json.dumps(told)}\n\n".encode()
+
+    def _lag(self, lane: Lane) -> JsonObject:
+        load = self._loads.lane(lane)
+        return {"lane_depth": load.depth, "lane_wait_s": round(load.wait_ms / 1000, 1)}
 
     async def _find(self, http: HttpRequest) -> Found:
         """The caller's job. Raises NotFound, Unavailable."""

@@ -20,8 +20,8 @@ def test_a_team_owns_a_few_partitions_always_the_same(team: str, partitions: int
 @given(TEAMS, st.integers(0, 2**47), st.integers(1, 64))
 def test_a_job_lies_in_a_partition_of_its_team(team: str, unix_ms: int, partitions: int) -> None:
     job_id = new_id("job", unix_ms)
-    assert partition_of(team, job_id, partitions) in partitions_of(team, partitions)
-    assert partition_of(team, job_id, partitions) == partition_of(team, job_id, partitions)
+    assert partition_of(team, job_id, "t", partitions) in partitions_of(team, partitions)
+    assert partition_of(team, job_id, "t", partitions) == partition_of(team, job_id, "t", partitions)
 
 
 @given(TEAMS, st.integers(8, 63))
@@ -40,4 +40,4 @@ def test_one_teams_flood_leaves_most_teams_a_partition_of_their_own() -> None:
 
 def test_the_jobs_of_a_team_are_spread_over_its_partitions() -> None:
     jobs = [new_id("job", 0) for _ in range(400)]
-    assert {partition_of("fraud", job, 8) for job in jobs} == set(partitions_of("fraud", 8))
+    assert {partition_of("fraud", job, "t", 8) for job in jobs} == set(partitions_of("fraud", 8))

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from schemas.control import Model
 from schemas.policy import GuardAction, Limits
 from services.portal.catalog import default_models
 from services.portal.config import ConfigError, Configuration, Parsed, read
@@ -76,6 +77,18 @@ def test_one_policy_in_two_files_is_refused() -> None:
         parse("policy: {}", "policy: {}")
     with pytest.raises(ConfigError, match="another file has it already"):
         parse("teams: {a: {}}", "teams: {a: {}}")
+
+
+def test_gates_stand_with_their_model() -> None:
+    models = parse(
+        "model_list: [{model_name: a, litellm_params: {model: echo/a}}, {model_name: b, litellm_params: {model: echo/b}}]",
+        "gates: {a: [{window: '22:00-06:00', tz: Europe/Berlin}, {quota_share: 0.5}, {price_below_usd_per_mtok: 1.0},"
+        " {prometheus: {url: 'http://prometheus:9090', query: up, below: 0.8}}]}",
+    ).models
+    assert models
+    assert [type(gate).__name__ for gate in models[0].gates] == ["WindowGate", "QuotaGate", "PriceGate", "PrometheusGate"]
+    assert models[1].gates == ()
+    assert Model.model_validate_json(models[0].model_dump_json()) == models[0]
 
 
 def test_file_without_models_leaves_them_as_they_are() -> None:

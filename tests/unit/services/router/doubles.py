@@ -1,7 +1,8 @@
 """A router whose Redis, Kafka and providers are scripts. Time is virtual where the test says so."""
 
 import asyncio
-from collections import deque
+import random
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,12 +11,13 @@ from typing import Any, cast
 from pydantic_core import to_json
 
 from infra.clock import Clock
-from infra.kafka.carriage import Delivery, Outcome
+from infra.kafka.carriage import Delivery, Outcome, PutOff
 from infra.kafka.post import Post
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
+from infra.redis.quota import Taken
 from infra.telemetry.spans import Tracing
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model, Price
@@ -26,10 +28,18 @@ from schemas.reply import Event
 from schemas.slip import Stage
 from schemas.topics import Lane
 from services.router.books import Books
+from services.router.dispatch import Dispatcher
+from services.router.gates.composite import Gates
+from services.router.gates.prometheus import Reading
 from services.router.handler import Router
+from services.router.health import Health
 from services.router.leases import Running
+from services.router.places import Places
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
+from services.router.quota import Quotas
 from services.router.sending import Sender
+from services.router.strategies.base import Chance
+from services.router.strategies.weighted import Weighted
 
 START_MS = 1_800_000_000_000
 GRANTED = Lease("granted", n=1)
@@ -144,13 +154,22 @@ class FakeRecords:
     kept: bytes = b""
     late: bool = False
     down: deque[RedisUnavailable] = field(default_factory=deque[RedisUnavailable])
+    notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     async def lease(self, job_id: str, rest_ms: int, **asked: object) -> Lease:
         self.asks.append(asked)
-        lease = self.leases.popleft() if self.leases else Lease("granted", n=1 + cast("int", asked["held"]))
+        lease = self.leases.popleft() if self.leases else self._grant(job_id, asked)
         if isinstance(lease, RedisUnavailable):
             raise lease
         return lease
+
+    def _grant(self, job_id: str, asked: dict[str, object]) -> Lease:
+        notes = self.notes.setdefault(job_id, [])
+        before = tuple(notes)
+        if len(before) >= cast("int", asked["attempts"]):
+            return Lease("exhausted", n=len(before), notes=before)
+        notes.append(cast("str", asked["note"]))
+        return Lease("granted", n=len(notes), notes=before)
 
     async def streamed(self, job_id: str) -> None:
         self.calls.append("streamed")
@@ -193,19 +212,29 @@ class FakePost:
 
 
 class Bench:
-    """A router on the bench. `chance` is always 0: the first deployment, and no backoff."""
+    """A router on the bench. `chance` is 0 unless said otherwise: the first deployment, and no backoff."""
 
-    def __init__(self, *script: object, table: Model | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, *script: object, table: Model | None = None, clock: Clock | None = None, chance: Chance = lambda: 0.0
+    ) -> None:
         self.provider = ScriptedProvider(deque(script))
         self.records = FakeRecords()
         self.post = FakePost(self.records.calls)
         self.now_ms = START_MS
         records = cast("JobRecords", self.records)
         self.running = Running(records)
-        control = ControlTable()
-        control.put(table or model())
+        self.control = ControlTable()
+        self.control.put(table or model())
         books = Books(PriceBook())
         self.clock = clock or (lambda: self.now_ms)
+        self.quota_waits: deque[int] = deque()
+        self.charged: Counter[tuple[str, Lane]] = Counter()
+        self.reading: Reading | None = None
+        self.health = Health()
+        self.places = Places(self.health, self.clock)
+        quotas = Quotas(self._charge, self.places, self.clock)
+        gates = Gates(lambda _: self.reading, quotas.share, books.input_usd_per_mtok)
+        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, Weighted())
         self.sender = Sender(
             provider_of=lambda _: self.provider,
             post=cast("Post", self.post),
@@ -214,9 +243,30 @@ class Bench:
             books=books,
             clock=self.clock,
             tracing=Tracing("router", None),
-            chance=lambda: 0.0,
+            dispatcher=self.dispatcher,
         )
-        self.router = Router(control, records, self.sender, self.running, books, self.clock)
+        self.router = Router(self.control, records, self.dispatcher, self.sender, self.running, books, self.clock)
 
     async def handle(self, given: Job | None = None) -> Outcome:
         return await self.router.handle(given or job(), Delivery("00-" + "1" * 32 + "-" + "2" * 16 + "-00", suspect=False))
+
+    async def carry(self, given: Job) -> Outcome:
+        """Handles a job as the carriage and the delay topics would: what is put off comes back when its time has come."""
+        while isinstance(outcome := await self.handle(given), PutOff):
+            given = outcome.job
+            await asyncio.sleep(max(0, given.not_before_ms - self.clock()) / 1000)
+        return outcome
+
+    async def _charge(self, deployment_id: str, rpm: int, lane: Lane) -> Taken:
+        wait_ms = self.quota_waits.popleft() if self.quota_waits else 0
+        self.charged[deployment_id, lane] += not wait_ms
+        return Taken(wait_ms, full_ms=0)
+
+
+def virtual_clock() -> int:
+    """The time of the loop, in which a test's hours pass at once."""
+    return START_MS + round(asyncio.get_running_loop().time() * 1000)
+
+
+def seeded(seed: int) -> Chance:
+    return random.Random(seed).random

@@ -1,0 +1,1 @@
+"""A batch is run: from its order to its files."""
