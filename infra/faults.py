@@ -8,14 +8,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.errors import Fault, InternalError, NotFound, SluiceError
+from schemas.errors import Fault, InternalError, NotFound, RequestTimeout, RequestTooLarge, SluiceError
 
 log = logging.getLogger(__name__)
+
+_BODY_UNREAD = (RequestTimeout.status, RequestTooLarge.status)
+"""What still comes of such a request can't be told from the next one."""
 
 
 def error_response(fault: Fault, headers: Mapping[str, str] | None = None) -> Response:
     """An error in OpenAI's shape, with what tells SDKs whether and when to try again."""
-    return Response(json.dumps(fault.openai()), fault.status, {**(headers or {}), **retry_headers(fault)}, "application/json")
+    told = {**(headers or {}), **retry_headers(fault)}
+    if fault.status in _BODY_UNREAD:
+        told["connection"] = "close"
+    return Response(json.dumps(fault.openai()), fault.status, told, "application/json")
 
 
 def retry_headers(fault: Fault) -> dict[str, str]:

@@ -26,6 +26,10 @@ class FileStore:
             raise FileNotFoundError(f"not a reference: {reference[:40]!r}")
         return await asyncio.to_thread((self._folder / reference).read_bytes)
 
+    async def remove(self, reference: str) -> None:
+        """Removes what `put` has kept; nothing happens if it is gone."""
+        await asyncio.to_thread((self._folder / Path(reference).name).unlink, missing_ok=True)
+
     async def sweep(self) -> int:
         """Removes what no topic can refer to any more; gives how many files went."""
         return await asyncio.to_thread(self._sweep)

@@ -58,9 +58,9 @@ class ObjectStore:
         await self._run(_leave, written, None)
         return size
 
-    async def upload(self, name: str, path: Path) -> None:
-        """Keeps a local file."""
-        await self._run(self._upload, name, path)
+    async def upload(self, name: str, path: Path) -> int:
+        """Keeps a local file; gives the number of its bytes."""
+        return await self._run(self._upload, name, path)
 
     async def download(self, name: str, path: Path) -> None:
         """Copies an object into a local file."""
@@ -131,9 +131,10 @@ class ObjectStore:
         with self._writing(name) as handle:
             handle.write(data)
 
-    def _upload(self, name: str, path: Path) -> None:
+    def _upload(self, name: str, path: Path) -> int:
         with path.open("rb") as file, self._writing(name) as handle:
             shutil.copyfileobj(file, handle, CHUNK_BYTES)
+            return file.tell()
 
     def _download(self, name: str, path: Path) -> None:
         with self._open(name) as handle, path.open("wb") as file:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.faults import on_error
+from infra.http import Connection
 from infra.platform import Platform
 from infra.telemetry import metrics
 from schemas.errors import SluiceError
@@ -121,7 +122,7 @@ class Runtime:
             lifespan="off",
             log_config=None,
             access_log=False,
-            http="httptools",
+            http=Connection,
             ws="none",
             server_header=False,
             proxy_headers=False,

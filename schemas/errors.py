@@ -6,7 +6,8 @@ SluiceError
 │   ├── ContentBlocked         400  content_filter
 │   ├── RequestTooLarge        413  request_too_large
 │   ├── ModelNotFound          404  model_not_found
-│   └── NotFound               404  not_found
+│   ├── NotFound               404  not_found
+│   └── RequestTimeout         408  request_timeout          (the body came too slowly)
 ├── InvalidKey                 401  invalid_api_key
 ├── NotAllowed                 403  model_not_allowed, or what is not yours
 ├── IdempotencyKeyReused       422  idempotency_key_reused
@@ -109,6 +110,10 @@ class ModelNotFound(InvalidRequest):
 
 class NotFound(InvalidRequest):
     status, code = 404, "not_found"
+
+
+class RequestTimeout(InvalidRequest):
+    status, code = 408, "request_timeout"
 
 
 class InvalidKey(SluiceError):

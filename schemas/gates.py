@@ -58,7 +58,9 @@ _NAMES = {"window": WindowGate, "prometheus": PrometheusGate, "quota_share": Quo
 
 def _name(gate: object) -> str | None:
     """The member by which a gate is known."""
-    return next((name for name, kind in _NAMES.items() if isinstance(gate, kind) or (isinstance(gate, dict) and name in gate)), None)
+    return next(
+        (name for name, kind in _NAMES.items() if isinstance(gate, kind) or (isinstance(gate, dict) and name in gate)), None
+    )
 
 
 Gate = Annotated[

@@ -1,15 +1,23 @@
 """Ids: a prefix that says what it names, and a UUIDv7 (RFC 9562), so that ids sort by time of birth."""
 
+import re
 from typing import Literal
 
 IdPrefix = Literal["job", "att", "team", "key", "evt", "file", "batch", "resp", "org"]
 
 _TIMESTAMP_HEX_DIGITS = 12
+_OF_A_JOB = re.compile(r"(?:job|resp|batch_req|evt)_([0-9a-f]{32})|att_([0-9a-f]{32})_\d+")
 
 
 def attempt_id(job_id: str, n: int) -> str:
     """The id of the n-th provider call (from 1) of a job: the job's own id and the number."""
     return f"att_{job_id.removeprefix('job_')}_{n}"
+
+
+def job_id_in(name: str) -> str | None:
+    """The job that an id names: its own, or that of its response, its batch line, its event or one of its attempts; else None."""
+    found = _OF_A_JOB.fullmatch(name)
+    return f"job_{found[1] or found[2]}" if found else None
 
 
 def accepted_ms(job_id: str) -> int:

@@ -41,6 +41,7 @@ MOCK_MODELS = (
     "mock-garbage",
     "mock-nousage",
     "mock-latency-50",
+    "mock-latency-1500",
     "mock-latency-5000",
     "mock-words-200-chunkms-50",
 )

@@ -15,6 +15,7 @@ _LEASE = Script.load("lease")
 _RENEW = Script.load("renew")
 _MARK = Script.load("mark")
 _END = Script.load("end")
+_PUT_OFF = Script.load("put_off")
 
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
@@ -60,15 +61,25 @@ class JobRecords:
         self._life = life
 
     async def lease(
-        self, job_id: str, rest_ms: int, *, lease_ms: int, attempts: int, ask: str = "", held: int = 0, note: str = ""
+        self,
+        job_id: str,
+        rest_ms: int,
+        *,
+        lease_ms: int,
+        attempts: int,
+        ask: str = "",
+        held: int = 0,
+        note: str = "",
+        made: int = 0,
     ) -> Lease:
         """Asks for the right to call a provider, at most `attempts` times in all. `rest_ms`: until the job's deadline.
 
         `ask` names the question within this life: asked again after RedisUnavailable, it gets the same answer and not one more
         attempt. `held`: the attempt that this life has made and that is over; the next one is granted at once, while for anybody
         else the job stays leased. `note` says what will be called, for whoever has to tell of this attempt after our death.
+        `made`: how many attempts this copy of the job tells of; if it was put off with more, this copy is done.
         """
-        args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts, ask, held, note)
+        args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts, ask, held, note, made)
         result = cast("list[bytes | int]", await self._redis.run(_LEASE, _keys(job_id), args))
         state = cast("LeaseState", cast("bytes", result[0]).decode())
         match state:
@@ -92,6 +103,10 @@ class JobRecords:
     async def release(self, job_id: str) -> None:
         """Gives a lease back, so that the next who asks need not wait for its end."""
         await self.renew((job_id,), 0)
+
+    async def put_off(self, job_id: str, made: int) -> None:
+        """The job waits in another record, which tells of `made` attempts: gives the lease back, and makes older copies void."""
+        await self._redis.run(_PUT_OFF, _keys(job_id)[:1], (self._owner, self._life, made))
 
     async def streamed(self, job_id: str) -> None:
         """The first token went out: from now on no second attempt may begin."""

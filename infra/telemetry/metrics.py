@@ -32,6 +32,7 @@ CACHE_LOOKUPS = Counter("sluice_cache_lookups_total", "looks into the exact cach
 GUARD_VERDICTS = Counter("sluice_guard_verdicts_total", "what the guard decided", ("verdict",), registry=REGISTRY)
 WEBHOOKS = Counter("sluice_webhooks_total", "tries to deliver a webhook, by what became of them", ("result",), registry=REGISTRY)
 ATTEMPTS = Counter("sluice_attempts_total", "provider calls", ("provider", "status"), registry=REGISTRY)
+PUT_OFF = Counter("sluice_put_off_total", "batch jobs that were put off", ("why",), registry=REGISTRY)
 ROWS = Counter("sluice_rows_total", "rows written to ClickHouse", ("table",), registry=REGISTRY)
 TOKEN_USAGE = Histogram(
     "gen_ai_client_token_usage",

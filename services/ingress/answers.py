@@ -110,6 +110,14 @@ class Answers:
                 if not ended:
                     await asyncio.shield(self._leave(job.id, job.deadline_ms, client, silence.seconds))
 
+    async def events_of_detached(self, job: Job, traceparent: str, client: Client) -> AsyncGenerator[Event | None]:
+        """As `events` of a job that goes on without its client; the first, None, says that it is on its way."""
+        with self._inbox.expect(job.id) as waiter:
+            await self.submit(job, traceparent, client.again)
+            yield None
+            async for event in self._listen(whereabouts(job), waiter, client.gone):
+                yield event
+
     async def follow(self, place: Whereabouts, client: Client) -> AsyncGenerator[Event | None]:
         """The events of a job that was sent before, from its first; otherwise as `events`."""
         silence, ended = _Silence(), False

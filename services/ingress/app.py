@@ -10,6 +10,7 @@ from infra.platform import Platform
 from schemas.job import Api
 from schemas.topics import Lane, door_topic
 from services.ingress.answers import Answers
+from services.ingress.batches.service import BatchService
 from services.ingress.door import Door
 from services.ingress.handler import Admissions
 from services.ingress.http.completions import Completions
@@ -36,6 +37,7 @@ class Ingress:
         jobs = Jobs(platform, admissions, self._answers)
         models = Models(admissions, platform.control.table)
         tokens = Tokens(admissions, platform.tokens, platform.clock)
+        self._batches = BatchService(platform, admissions, post)
         door = Door(platform, admissions, platform.tokens, post)
         source = platform.source("door", *(door_topic(lane) for lane in Lane))
         self._stage = Stage("door", source, door.work, platform.settings.concurrency)
@@ -49,6 +51,7 @@ class Ingress:
             Route("/v1/jobs/{id}", jobs.cancel, methods=["DELETE"]),
             Route("/v1/jobs/{id}/events", jobs.events),
             Route("/v1/job_tokens", tokens.mint, methods=["POST"]),
+            *self._batches.routes,
             Route("/openapi.json", openapi_json),
             Route("/asyncapi.json", asyncapi_json),
         ]
@@ -56,14 +59,17 @@ class Ingress:
     async def start(self) -> None:
         await self._inbox.start()
         await self._stage.start()
+        await self._batches.start()
 
     def not_ready(self) -> str | None:
-        return self._inbox.not_ready() or self._stage.not_ready()
+        return self._inbox.not_ready() or self._stage.not_ready() or self._batches.not_ready()
 
     async def drain(self) -> None:
+        await self._batches.drain()
         await self._stage.drain(self._platform.settings.drain_s)
 
     async def stop(self) -> None:
+        await self._batches.stop()
         await self._stage.stop()
         await self._answers.stop()
         await self._inbox.stop()

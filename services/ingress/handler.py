@@ -56,6 +56,7 @@ class Request:
     custom_id: str = ""
     traceparent: str = ""
     detached: bool = False
+    kept: bool = False
     deadline_ms: int | None = None
     not_before_ms: int = 0
     webhook: str = ""
@@ -190,7 +191,7 @@ class Admissions:
         """The job that a request becomes, without its id and its times."""
         slip = policy.slip(effective, request.cache)
         options = checked.stream_options if isinstance(checked, ChatRequest) else None
-        kept = request.detached or (request.repeatable is not None and request.repeatable.by_key)
+        kept = request.detached or request.kept or (request.repeatable is not None and request.repeatable.by_key)
         return Job(
             id="",
             api=request.api,
@@ -293,10 +294,11 @@ def _ticket(job: Job) -> Ticket:
 
 def check_body(api: Api, body: JsonObject) -> ChatRequest | EmbeddingRequest:
     """What we act upon in a body. Raises InvalidRequest that names the member."""
-    return _checked(ChatRequest if api is Api.CHAT else EmbeddingRequest, body)
+    return checked(ChatRequest if api is Api.CHAT else EmbeddingRequest, body)
 
 
-def _checked(model: type[B], body: JsonObject) -> B:
+def checked(model: type[B], body: JsonObject) -> B:
+    """The body as one of this kind. Raises InvalidRequest that names the member."""
     try:
         return model.model_validate(body)
     except ValidationError as error:

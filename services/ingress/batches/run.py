@@ -177,15 +177,15 @@ class Run:
             self._say(policy.advanced(self._batch, self._tally.counts, self._tally.usage))
 
     async def _finish(self) -> Batch:
-        why = self._halt.why if self._tally.left or self._halt.why == "cancelled" else None
-        await self._add_unrun(why)
+        await self._add_unrun()
+        why = "cancelled" if self._halt.why == "cancelled" else "expired" if self._tally.expired else None
         self._say(policy.finalizing(policy.advanced(self._batch, self._tally.counts, self._tally.usage), self._now_s()))
         output, errors = await self._keep("output"), await self._keep("errors")
         return policy.ended(self._batch, why, self._now_s(), output, errors)
 
-    async def _add_unrun(self, why: Halted | None) -> None:
+    async def _add_unrun(self) -> None:
         """Each line stands in one of the files, also if it was never run."""
-        undone = self._tally.undone()
+        why, undone = self._halt.why, self._tally.undone()
         if not undone:
             return
         assert why is not None, "only a halted batch leaves lines"

@@ -20,6 +20,8 @@ class Tally:
         self._ids = ids
         self._done = bytearray(len(ids))
         self._completed = self._failed = 0
+        self.expired = False
+        """True if a line ended because its time was over."""
         self._input = self._cached = self._output = self._reasoning = 0
 
     @property
@@ -43,6 +45,7 @@ class Tally:
         response = result.response
         if response is None or not 200 <= response.status_code < 300:
             self._failed += 1
+            self.expired |= result.error is not None and result.error.code == "batch_expired"
             return "errors"
         self._completed += 1
         self._add_usage(response.body)

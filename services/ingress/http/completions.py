@@ -117,14 +117,14 @@ class Completions:
         headers = job_headers(job, None) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
-            await self._send_again(repeated, asked.traceparent)
+            await self.send_again(repeated, asked.traceparent)
         if job.detached:
             return await self._later(job, client, asked, headers)
         if found is not None and found.ended and (found.ended.stream or not job.stream):
             return await self._answer(job, retold(found.ended), headers, asked.began)
         return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked.began)
 
-    async def _send_again(self, repeated: Repeated, traceparent: str) -> None:
+    async def send_again(self, repeated: Repeated, traceparent: str) -> None:
         """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work and ends."""
         job = repeated.job
         if not repeated.sent and self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS:

@@ -1,5 +1,6 @@
 """`/v1/files` as OpenAI's SDK uses it: uploaded in a stream, listed, read, deleted; of another team there are none."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from infra.clock import new_id
 from infra.objects import CHUNK_BYTES
 from infra.platform import Platform
-from schemas.errors import InvalidRequest, NotFound
+from schemas.errors import InvalidRequest, NotFound, RequestTimeout
 from schemas.openai.files import ExpiresAfter, FileDeleted, FileList, OpenAIFile
 from services.ingress.batches.files import Files
 from services.ingress.handler import Admissions, CallerGone
@@ -24,6 +25,8 @@ from services.ingress.http.responses import JSON
 _FORM_BYTES = 64 * 1024
 """What a form needs beside its file."""
 _MOST = 10_000
+_PATIENCE_S, _LEAST_BYTES_S = 30.0, 10_000
+"""Who sends more slowly than this, after the first half minute, holds a connection and a file on the disk for nothing."""
 
 
 class FileEndpoints:
@@ -92,27 +95,31 @@ class FileEndpoints:
 
 
 async def _form(http: HttpRequest, max_file_bytes: int) -> FormData:
-    """The form; a file above a megabyte lies on the disk. Raises InvalidRequest, RequestTooLarge, CallerGone."""
+    """The form; a file above a megabyte lies on the disk. Raises InvalidRequest, RequestTooLarge, RequestTimeout, CallerGone."""
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest("Send the file as multipart/form-data, with the fields `file` and `purpose`.")
-    stream = _limited(http, max_file_bytes + _FORM_BYTES, max_file_bytes)
     try:
-        return await MultiPartParser(http.headers, stream, max_files=1, max_fields=8, max_part_size=4096).parse()
+        async with asyncio.timeout(_PATIENCE_S) as patience:
+            stream = _limited(http, max_file_bytes, patience)
+            return await MultiPartParser(http.headers, stream, max_files=1, max_fields=8, max_part_size=4096).parse()
     except MultiPartException as error:
         raise InvalidRequest(f"We could not read your form: {error.message}") from None
     except ClientDisconnect:
         raise CallerGone from None
+    except TimeoutError:
+        raise RequestTimeout(f"The file did not come at {_LEAST_BYTES_S:,} bytes/s. Try again.") from None
 
 
-async def _limited(http: HttpRequest, most: int, told: int) -> AsyncGenerator[bytes]:
-    declared = http.headers.get("content-length", "")
+async def _limited(http: HttpRequest, max_file_bytes: int, patience: asyncio.Timeout) -> AsyncGenerator[bytes]:
+    most, declared = max_file_bytes + _FORM_BYTES, http.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
-        raise too_large(told)
-    size = 0
+        raise too_large(max_file_bytes)
+    size, began = 0, asyncio.get_running_loop().time()
     async for chunk in http.stream():
         size += len(chunk)
         if size > most:
-            raise too_large(told)
+            raise too_large(max_file_bytes)
+        patience.reschedule(began + _PATIENCE_S + size / _LEAST_BYTES_S)
         yield chunk
 
 

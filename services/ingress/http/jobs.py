@@ -64,7 +64,7 @@ class Jobs:
         found = await self._find(http)
         if found.ended is None:
             await self._answers.cancel(found.ticket.job_id, found.ticket.deadline_ms)
-            found = await self._ended_soon(found)
+            found = await self.ended_soon(found)
         return JSONResponse(job_object(found))
 
     async def events(self, http: HttpRequest) -> Response:
@@ -108,7 +108,7 @@ class Jobs:
                 return
 
     async def _end_event(self, job_id: str, event: Event | None) -> bytes:
-        found = await self._ended_soon(await self._tickets.find(job_id))
+        found = await self.ended_soon(await self._tickets.find(job_id))
         told = job_object(found) or {"id": job_id, "object": "job"}
         if found is None or found.ended is None:
             told |= {"status": "completed" if isinstance(event, Answer) else "failed"}
@@ -134,7 +134,7 @@ class Jobs:
             )
         return found
 
-    async def _ended_soon(self, found: Found | None) -> Found | None:
+    async def ended_soon(self, found: Found | None) -> Found | None:
         """The job once its end is noted, or as it stands after a while."""
         until = asyncio.get_running_loop().time() + _CANCEL_S
         while found is not None and found.ended is None and asyncio.get_running_loop().time() < until:

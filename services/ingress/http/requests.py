@@ -11,11 +11,15 @@ from starlette.requests import Request as HttpRequest
 
 from infra.telemetry.spans import is_traceparent
 from schemas.base import JsonObject
-from schemas.errors import InvalidKey, InvalidRequest, RequestTooLarge
+from schemas.errors import InvalidKey, InvalidRequest, RequestTimeout, RequestTooLarge
 from schemas.job import Api
 from services.ingress import policy
 from services.ingress.handler import CallerGone, Request
 from services.ingress.idempotency import Repeatable
+
+_BODY_S = 30.0
+_LEAST_BYTES_S = 10_000
+_WORTH_WAITING = 16 * 1024
 
 MAX_DEPTH_HINT = "The body must be one JSON object."
 
@@ -38,7 +42,7 @@ def bearer(headers: Mapping[str, str]) -> str:
 
 
 async def read_body(request: HttpRequest, max_bytes: int) -> bytes:
-    """The body. Raises RequestTooLarge before it is read whole, CallerGone if the client leaves in the middle."""
+    """The body. Raises RequestTooLarge before it is read whole, RequestTimeout, CallerGone if the client leaves in the middle."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large(max_bytes)
@@ -46,14 +50,21 @@ async def read_body(request: HttpRequest, max_bytes: int) -> bytes:
         raise InvalidRequest("Compressed request bodies are not accepted; send plain JSON.", param="content-encoding")
     chunks: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise too_large(max_bytes)
-            chunks.append(chunk)
+        async with asyncio.timeout(_BODY_S) as patience:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise too_large(max_bytes)
+                chunks.append(chunk)
+                if size > _WORTH_WAITING:
+                    patience.reschedule(began + _BODY_S + size / _LEAST_BYTES_S)
     except ClientDisconnect:
         raise CallerGone from None
+    except TimeoutError:
+        raise RequestTimeout(f"The request body did not come within {_BODY_S:g} s, at {_LEAST_BYTES_S:,} bytes/s.") from None
     return b"".join(chunks)
 
 

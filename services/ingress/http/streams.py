@@ -12,6 +12,7 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from infra.http import cut_off
 from schemas.errors import Fault, InternalError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
 
@@ -39,10 +40,20 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._parts):
             async for part in self._parts:
-                if part:
-                    async with asyncio.timeout(_STUCK_S):
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                if part and not await _sent(part, send):
+                    cut_off(scope)
+                    return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _sent(part: bytes, send: Send) -> bool:
+    """False if the client has taken nothing for too long."""
+    try:
+        async with asyncio.timeout(_STUCK_S):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    except TimeoutError:
+        return False
+    return True
 
 
 class Numbered:

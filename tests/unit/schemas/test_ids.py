@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.clock import new_id
-from schemas.ids import accepted_ms, attempt_id, uuid7_hex
+from schemas.ids import accepted_ms, attempt_id, job_id_in, uuid7_hex
 
 TIMES = st.integers(0, 2**48 - 1)
 
@@ -40,3 +40,17 @@ def test_what_is_no_id_has_no_time(text: str) -> None:
 
 def test_an_attempt_bears_the_jobs_name_and_its_number() -> None:
     assert attempt_id("job_0af7", 2) == "att_0af7_2"
+
+
+@given(TIMES, st.integers(0, 2**74 - 1), st.integers(1, 99))
+def test_every_id_of_a_job_leads_to_it(unix_ms: int, chance: int, n: int) -> None:
+    digits = uuid7_hex(unix_ms, chance)
+    names = [f"{kind}_{digits}" for kind in ("job", "resp", "batch_req", "evt")] + [attempt_id(f"job_{digits}", n)]
+    assert {job_id_in(name) for name in names} == {f"job_{digits}"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "job_", "job_x", "team_" + "0" * 32, "job_" + "0" * 31, "job_" + "0" * 32 + "_1", "att_" + "0" * 32]
+)
+def test_what_names_no_job_leads_nowhere(name: str) -> None:
+    assert job_id_in(name) is None
