@@ -69,3 +69,24 @@ class Lanes(RuleBasedStateMachine):
 
 TestLanes = Lanes.TestCase
 TestLanes.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_team_that_is_alone_may_hold_a_whole_lane() -> None:
+    capacity = Capacity.of(100)
+    for _ in range(75):
+        assert capacity.has_share(BATCH, b"a")
+        capacity.take(BATCH, b"a")
+    assert capacity.room(BATCH) == 0
+
+
+@pytest.mark.parametrize(("lane", "most"), [(BATCH, 56), (INTERACTIVE, 81)])
+def test_beside_another_team_it_may_not(lane: Lane, most: int) -> None:
+    capacity = Capacity.of(100)
+    capacity.take(lane, b"b")
+    while capacity.has_share(lane, b"a"):
+        capacity.take(lane, b"a")
+    assert capacity.room(lane) > 0
+    assert capacity.busy == most + 1
+    assert capacity.has_share(lane, b"c")
+    capacity.give_back(lane, b"b")
+    assert capacity.has_share(lane, b"a"), "alone again"

@@ -415,3 +415,56 @@ async def test_a_stage_that_has_no_partitions_or_drains_lends_nothing() -> None:
     await stage.drain(0)
     assert not stage.lend(Lane.INTERACTIVE)
     await stage.stop()
+
+
+async def fill_for(log: MemoryLog, team: bytes, count: int, partition: int) -> None:
+    for n in range(count):
+        await log.send(Outgoing(BATCH_TOPIC, team, b"%d" % n, (), partition))
+
+
+@in_virtual_time
+async def test_g19_a_team_with_a_long_queue_leaves_places_to_another() -> None:
+    log, desk = MemoryLog(partitions=2), Desk()
+    desk.hold_all()
+    await fill_for(log, b"a", 500, 0)
+    async with running(log, desk, total=40):
+        await until(lambda: len(desk.begun) == 30)
+        await fill_for(log, b"b", 20, 1)
+        for _ in range(30):
+            desk.let_go(desk.busy[0])
+            await asyncio.sleep(0.1)
+        begun = [place[1] for place in desk.begun[30:]]
+        assert set(begun[1:8]) == {1}, "what the first team holds above its share goes to the other"
+        assert begun.count(1) >= 15, "at least half of what is freed"
+        assert len(desk.busy) == 30, "no place is left empty"
+
+
+@in_virtual_time
+async def test_what_waits_for_its_teams_share_is_given_up_with_its_partition_and_read_again() -> None:
+    log, desk = MemoryLog(partitions=2), Desk()
+    desk.hold_all()
+    await fill_for(log, b"b", 1, 1)
+    async with running(log, desk, total=8):
+        await until(lambda: len(desk.begun) == 1)
+        await fill_for(log, b"a", 20, 0)
+        await until(lambda: len(desk.begun) > 3)
+        await log.rebalance("g", 1)
+        while len(desk.ended) < 21:
+            for place in desk.busy:
+                desk.let_go(place)
+            await asyncio.sleep(0.1)
+    assert len(desk.begun) == len(set(desk.begun)) == 21
+
+
+@in_virtual_time
+async def test_a_stage_tells_what_waits_for_it_and_for_how_long() -> None:
+    log, desk = MemoryLog(), Desk()
+    desk.hold_all()
+    async with running(log, desk, total=2) as stage:
+        partition = Partition(BATCH_TOPIC, 0)
+        assert stage.loads(1_000)[partition] == (0, 0)
+        await fill_for(log, b"a", 5, 0)
+        await until(lambda: len(desk.begun) == 1)
+        depth, wait_ms = stage.loads(9_000)[partition]
+        assert depth == 4
+        assert wait_ms >= 8_000

@@ -68,7 +68,7 @@ UNKNOWN: dict[str, tuple[Sequence[str] | Exception, bool]] = {
 @pytest.mark.parametrize("what", UNKNOWN)
 async def test_a_name_that_leads_nowhere_is_said_to(what: str) -> None:
     answer, is_known = UNKNOWN[what]
-    with pytest.raises(Unresolved, match="hooks.example") as unresolved:
+    with pytest.raises(Unresolved, match=r"hooks\.example") as unresolved:
         await checked_addresses(TARGET, Names(answer))
     assert unresolved.value.is_known == is_known
 
