@@ -18,7 +18,7 @@ class Entry:
 
     Tokens are what a provider would bill: nothing for an error or before the first byte of an answer, the
     words already sent for a stream that ended early. `marker` is the body's `user`, else `x-request-id`;
-    `key_tail` the last four characters of the credential; `at` unix seconds.
+    `request_id` that header alone; `key_tail` the last four characters of the credential; `at` unix seconds.
     """
 
     seq: int
@@ -28,6 +28,7 @@ class Entry:
     model: str
     stream: bool = False
     marker: str | None = None
+    request_id: str | None = None
     idempotency_key: str | None = None
     key_tail: str | None = None
     status: int = 0

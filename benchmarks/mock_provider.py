@@ -182,7 +182,8 @@ class MockProvider:
     def _entry(self, endpoint: str, model: str, user: str | None, request: Request) -> Entry:
         entry = self.ledger.open(endpoint, model)
         entry.id = f"{'chatcmpl' if endpoint == 'chat' else 'emb'}-{self._run}-{entry.seq}"
-        entry.marker = user or request.header(b"x-request-id")
+        entry.request_id = request.header(b"x-request-id")
+        entry.marker = user or entry.request_id
         entry.idempotency_key = request.header(b"idempotency-key")
         entry.key_tail = (request.header(b"authorization") or "")[-4:] or None
         return entry

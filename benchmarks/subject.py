@@ -60,9 +60,9 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def mock_provider(folder: Path) -> AsyncGenerator[Running]:
+async def mock_provider(folder: Path, latency_ms: int = 0) -> AsyncGenerator[Running]:
     """The mock provider on a free port; its `url` ends in `/v1`."""
-    argv = [sys.executable, "-m", "benchmarks.mock_provider"]
+    argv = [sys.executable, "-m", "benchmarks.mock_provider", "--latency-ms", str(latency_ms)]
     async with _started(argv, folder / "provider.log") as running:
         yield running
 
@@ -75,8 +75,8 @@ async def gateway(sluice: Path, folder: Path, provider_url: str, *, processes: b
     options = ["--data-dir", str(data_dir)]
     argv = [str(sluice), "up", *options, "--port", str(_free_port()), "--config", str(config)]
     async with _started([*argv, "--processes"] if processes else argv, folder / "sluice.log") as running:
-        await _command(sluice, "teams", "create", "bench", *options)
-        made = await _command(sluice, "keys", "create", "--team", "bench", "--json", *options)
+        await command(sluice, "teams", "create", "bench", *options)
+        made = await command(sluice, "keys", "create", "--team", "bench", "--json", *options)
         key = _Key.model_validate_json(made).key
         yield Gateway(f"{running.url.removesuffix('/v1')}/v1", key, running.pid, data_dir)
 
@@ -156,7 +156,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         print(f"process {process.pid} ended with {process.returncode} after SIGTERM", file=sys.stderr)
 
 
-async def _command(sluice: Path, *arguments: str) -> bytes:
+async def command(sluice: Path, *arguments: str) -> bytes:
+    """What `sluice ARGUMENTS` prints. Raises StartError."""
     process = await asyncio.create_subprocess_exec(
         str(sluice), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=_ROOT
     )

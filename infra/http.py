@@ -13,7 +13,7 @@ HEADERS_S = 10.0
 
 FIRST_BYTE_S = 75.0
 
-_ABORT = "sluice.abort"
+_ABORT = "abort connection"
 
 
 class Connection(HttpToolsProtocol):

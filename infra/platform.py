@@ -17,6 +17,7 @@ from infra.kafka.post import Post
 from infra.kafka.results import Results
 from infra.kafka.stage import Stage
 from infra.kafka.table import Control
+from infra.pace import Pace
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords
 from infra.redis.tickets import Tickets
@@ -45,6 +46,7 @@ class Platform:
     neighbours: Neighbours
     results: Results
     loads: Loads
+    pace: Pace
 
     @property
     def owner(self) -> str:
@@ -89,7 +91,7 @@ class Platform:
             leased=leased,
         )
         source = self.source(name.value, *(job_topic(name.value, lane) for lane in Lane))
-        stage = Stage(name.value, source, carriage.work, self.settings.concurrency)
+        stage = Stage(name.value, source, carriage.work, self.settings.concurrency, self.pace)
         self.loads.tell_of(stage)
         if self.settings.hand_over:
             self.neighbours.add(stage, carriage)
@@ -100,6 +102,7 @@ class Platform:
         return self.control.not_ready()
 
     async def close(self) -> None:
+        await self.pace.stop()
         await self.loads.stop()
         await self.control.stop()
         await self.kafka.stop()
@@ -122,6 +125,8 @@ async def open_platform(settings: Settings, service: str) -> Platform:
     await control.start()
     loads = Loads(redis, now_ms)
     await loads.start()
+    pace = Pace()
+    pace.start()
     key = await asyncio.to_thread(shared_secret, settings.data_dir, settings.signing_key.get_secret_value())
     return Platform(
         settings=settings,
@@ -137,4 +142,5 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         neighbours=Neighbours(),
         results=Results(kafka),
         loads=loads,
+        pace=pace,
     )

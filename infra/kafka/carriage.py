@@ -96,8 +96,8 @@ HandOver = Callable[[Job, Incoming, Delivery], Awaitable[bool]]
 class Carriage:
     """The work of a job stage.
 
-    `leased` stages (the router) recognise deliveries by their lease. When a job may have been delivered before, they also look
-    at its deadline themselves, after the lease: an answer that was kept before a death is published even if it is late.
+    `leased` stages (the router) recognise deliveries by their lease. They also look at the deadline themselves, after the lease:
+    an answer that was kept before a death is published even if it is late, and what was called is told.
     """
 
     stage: StageName
@@ -155,7 +155,7 @@ class Carriage:
 
     async def _decide(self, job: Job, delivery: Delivery) -> Outcome | Fault:
         """What the handler says, or the fault that ends the job because it couldn't say."""
-        if self.clock() >= job.deadline_ms and not (self.leased and delivery.suspect):
+        if self.clock() >= job.deadline_ms and not self.leased:
             return deadline_passed(job, self.stage.value)
         try:
             return await self.handler(job, delivery)
@@ -185,9 +185,11 @@ class Carriage:
 
     async def _finish_once(self, job: Job, record: Incoming, finish: Finish, delivery: Delivery) -> bool:
         """Ends the job unless somebody else does; False then."""
-        copy = f"{record.topic}/{record.partition}@{record.offset}"
+        copy = _copy(record)
         while True:
-            ending = await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy))
+            ending = await self._patiently(
+                job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy, books=self.leased)
+            )
             match ending.state:
                 case "granted" | "again":
                     finish = replace(finish, again=finish.again or ending.state == "again")
@@ -195,18 +197,20 @@ class Carriage:
                     return True
                 case "done":
                     return False
-                case "answered" if not self.leased:
-                    # The router will find the answer that is kept, and call nobody.
+                case "answered" | "called" if not self.leased:
+                    # The router will find the answer that is kept, or what was called, and end the job with it.
                     await self.post.forward(job.at(StageName.ROUTER), delivery.traceparent)
                     return False
                 case "leased":
                     await asyncio.sleep(min(ending.left_ms / 1000, self.retry_s))
-                case "answered":
+                case "answered" | "called":
                     await asyncio.sleep(self.retry_s)
 
     async def _carry_out(self, job: Job, record: Incoming, outcome: Outcome, delivery: Delivery) -> None:
         match outcome:
             case Forward(job=onward):
+                if delivery.suspect and not self.leased and await self._has_ended(job, record):
+                    return
                 if not await self.hand_over(onward, record, delivery):
                     await self.post.forward(onward, delivery.traceparent)
             case PutOff(job=later):
@@ -228,6 +232,17 @@ class Carriage:
             case Nothing():
                 return
 
+    async def _has_ended(self, job: Job, record: Incoming) -> bool:
+        """Whether this copy, which is to go on, has ended the job before: a cache may not find again what it found then."""
+        copy = _copy(record)
+        if not await self._patiently(job, lambda: self.records.was_ending(job.id, copy)):
+            return False
+        if job.reply_to.kind == "results" and await self.told(job.caller.team, result_id(job.id), job.accepted_ms):
+            await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=False))
+            return True
+        await self._patiently(job, lambda: self.records.was_ending(job.id, copy, forget=True))
+        return False
+
     async def _is_told(self, job: Job, completion: Completion) -> bool:
         """A connection drops what it was told before; the reader of a results topic can't."""
         if job.reply_to.kind != "results":
@@ -246,6 +261,10 @@ class Carriage:
 
     def _rest_ms(self, job: Job) -> int:
         return job.deadline_ms - self.clock()
+
+
+def _copy(record: Incoming) -> str:
+    return f"{record.topic}/{record.partition}@{record.offset}"
 
 
 def _ended(completion: Completion, finish: Finish) -> Ended:

@@ -55,7 +55,8 @@ class Post:
 
     async def forward(self, job: Job, traceparent: str) -> None:
         """Sends the job to the next stage on its slip, or, if it may not be sent out yet, to where it waits."""
-        delay = delay_for(job.not_before_ms - self.clock())
+        # After its deadline it has nothing to wait for.
+        delay = delay_for(min(job.not_before_ms, job.deadline_ms) - self.clock())
         topic, partitions = (delay_topic(delay), DELAY.partitions) if delay else (job.next_topic(), ROUTER.partitions)
         await self._send(
             encode(

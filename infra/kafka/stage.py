@@ -15,6 +15,7 @@ from typing import NamedTuple
 from infra.kafka.capacity import Capacity
 from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
 from infra.kafka.offsets import Offsets
+from infra.pace import Pace
 from infra.telemetry import metrics
 from schemas.topics import Lane
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.2
 _IDLE_POLL_S = 1.0
-_BUSY_POLL_S = 0.02
+_BUSY_POLL_S = 0.01
 _AT_ONCE = 256
 _IN_TURN = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -48,8 +49,9 @@ _ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 class Stage:
     """Reads topics as a member of a group and works on their records, many at once."""
 
-    def __init__(self, name: str, source: Source, work: Work, total: int) -> None:
+    def __init__(self, name: str, source: Source, work: Work, total: int, pace: Pace | None = None) -> None:
         self.name = name
+        self._pace = pace
         self._source = source
         self._work = work
         self._capacity = Capacity.of(total)
@@ -182,25 +184,30 @@ class Stage:
         self._changed.clear()
         self._spawn_held()
         roomy = [
-            p for p in self._owned if p not in self._held and not self._offsets[p].full and self._capacity.room(lane_of(p)) > 0
+            p for p in self._owned if p not in self._held and not self._offsets[p].full and self._room(lane_of(p)) > 0
         ]
         if not roomy:
             await self._changed.wait()
             return
-        if len(roomy) == len(self._owned) and not self._crowded and min(map(self._capacity.room, Lane)) >= _AT_ONCE:
-            taken = self._spawn(await self._source.poll(roomy, _AT_ONCE, _IDLE_POLL_S))
+        room = min(_AT_ONCE, *map(self._room, Lane))
+        if len(roomy) == len(self._owned) and not self._crowded:
+            taken = self._spawn(await self._source.poll(roomy, room, _IDLE_POLL_S))
         else:
             taken = await self._take_in_turn(roomy)
-        self._crowded = taken >= _AT_ONCE
+        self._crowded = taken >= room
+
+    def _room(self, lane: Lane) -> int:
+        room = self._capacity.room(lane)
+        return min(room, self._pace.room()) if self._pace is not None and lane is Lane.BATCH else room
 
     async def _take_in_turn(self, roomy: list[Partition]) -> int:
         """Interactive first; what it takes is gone when batch is asked. Where there is room for all, one poll does."""
         taken = 0
         for lane in Lane:
             own = [p for p in roomy if lane_of(p) is lane]
-            if own and self._capacity.room(lane):
+            if own and self._room(lane):
                 taken += await self._take_of(lane, own)
-        room = min(self._capacity.room(lane_of(p)) for p in roomy)
+        room = min(self._room(lane_of(p)) for p in roomy)
         if not taken and room:
             patience_s = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
             taken = self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience_s))
@@ -211,7 +218,7 @@ class Stage:
         for _ in own:
             self._turn += 1
             partition = own[self._turn % len(own)]
-            if taken := self._spawn(await self._source.poll([partition], min(_IN_TURN, self._capacity.room(lane)), 0)):
+            if taken := self._spawn(await self._source.poll([partition], min(_IN_TURN, self._room(lane)), 0)):
                 return taken
         return 0
 
@@ -230,19 +237,28 @@ class Stage:
 
     def _may_begin(self, partition: Partition, record: Incoming) -> bool:
         lane = lane_of(partition)
-        return self._capacity.room(lane) > 0 and self._capacity.has_share(lane, record.key or b"")
+        return self._room(lane) > 0 and self._capacity.has_share(lane, record.key or b"")
 
     def _begin(self, partition: Partition, record: Incoming) -> None:
         self._capacity.take(lane_of(partition), record.key or b"")
         self._taken_ms[partition] = record.timestamp
+        self._note_pace(lane_of(partition))
         task = asyncio.create_task(self._run(partition, record))
         self._tasks[task] = time.monotonic()
         task.add_done_callback(self._ended)
 
+    def _note_pace(self, lane: Lane) -> None:
+        if self._pace is None:
+            return
+        if lane is Lane.BATCH:
+            self._pace.begin()
+        else:
+            self._pace.interactive()
+
     def _spawn_held(self) -> None:
         """Begins what had to wait, because its team had its share; others of the same partition may overtake it."""
         for partition, held in list(self._held.items()):
-            if not self._capacity.room(lane_of(partition)):
+            if not self._room(lane_of(partition)):
                 continue
             waiting = deque[Incoming]()
             for record in held:

@@ -15,12 +15,13 @@ _LEASE = Script.load("lease")
 _RENEW = Script.load("renew")
 _MARK = Script.load("mark")
 _END = Script.load("end")
+_RESUME = Script.load("resume")
 _PUT_OFF = Script.load("put_off")
 
 _GRACE_MS = 60_000
 _RENEW_AT_ONCE = 500
 
-EndState = Literal["granted", "again", "done", "leased", "answered"]
+EndState = Literal["granted", "again", "done", "leased", "answered", "called"]
 LeaseState = Literal["granted", "done", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
 
 
@@ -45,7 +46,7 @@ class Ending:
 
     again: granted, as it was before, so that the end may be known already. done: another copy has ended it, or is about to.
     leased: a router may be at work on it, for `left_ms` at most if it is dead. answered: a router died that had kept the answer;
-    another one has to publish it.
+    another one has to publish it. called: a router died that had called a provider; another one has to tell of that.
     """
 
     state: EndState
@@ -119,16 +120,20 @@ class JobRecords:
         """
         return bool(await self._redis.run(_MARK, _keys(job_id), ("answered", _life_ms(rest_ms), answer, 0)))
 
-    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> Ending:
+    async def may_end(self, job_id: str, rest_ms: int, copy: str, *, books: bool = False) -> Ending:
         """Asks for the right to end a job here; if it is granted, that is noted.
 
         `copy` names the record that the job came in (topic/partition@offset), so that the same copy is entitled again after a
-        lost answer or a death.
+        lost answer or a death. `books`: who asks can tell of the provider calls that were made for the job.
         """
-        args = (copy, self._owner, self._life, _life_ms(rest_ms))
+        args = (copy, self._owner, self._life, _life_ms(rest_ms), int(books))
         result = cast("list[bytes | int]", await self._redis.run(_END, _keys(job_id)[:1], args))
         state = cast("EndState", cast("bytes", result[0]).decode())
         return Ending(state, int(result[1]) if state == "leased" else 0)
+
+    async def was_ending(self, job_id: str, copy: str, *, forget: bool = False) -> bool:
+        """Whether this copy of the job was granted its end, and has not told that it is done; `forget`: the job goes on instead."""
+        return bool(await self._redis.run(_RESUME, _keys(job_id)[:1], (copy, int(forget))))
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         """The end was published and acknowledged. `keep_answer`: the cache will fetch it."""

@@ -15,7 +15,11 @@ COMMANDS: dict[str, str] = {
     "config": "Policy as code: check, plan, apply.",
     "teams": "Teams: create, list.",
     "keys": "Virtual keys and job tokens: create, list, revoke, job-token.",
+    "webhooks": "Webhooks: secrets, and a test event.",
     "submit": "Send a file of batch lines straight to Kafka, and wait for the results.",
+    "trace": "The way of a job: every stage, every provider call, with times and cost.",
+    "jobs": "Asynchronous jobs of all teams: list, show, cancel.",
+    "dead": "Dead letters: list, show, replay.",
     "sql": "Ask ClickHouse: usage, attempts, chargeback.",
 }
 
@@ -53,10 +57,26 @@ def _app_of(name: str) -> typer.Typer:
             from services.cli import keys
 
             return keys.app
+        case "webhooks":
+            from services.cli import webhooks
+
+            return webhooks.app
         case "submit":
             from services.cli.submit import submit
 
             return _alone(submit)
+        case "trace":
+            from services.cli.trace import trace
+
+            return _alone(trace)
+        case "jobs":
+            from services.cli import jobs
+
+            return jobs.app
+        case "dead":
+            from services.cli import dead
+
+            return dead.app
         case _:
             from services.cli.sql import sql
 

@@ -39,7 +39,7 @@ def sql(
     """Ask ClickHouse, reading only. Rows come as a table, with --json as a list of objects with exact numbers."""
     url = find(data_dir).address("clickhouse")
     wanted = "JSONEachRow" if as_json else "JSONCompact"
-    response = _ask(url if "://" in url else f"http://{url}", query, wanted)
+    response = ask(url if "://" in url else f"http://{url}", query, wanted)
     # A query may name a format of its own, and then gets it.
     if as_json or response.headers.get("x-clickhouse-format", wanted) != wanted:
         line(response.text.rstrip("\n"))
@@ -48,7 +48,7 @@ def sql(
         _show(cast("_Compact", json.loads(response.text, parse_int=str, parse_float=str)))
 
 
-def _ask(url: str, query: str, default_format: str) -> httpx.Response:
+def ask(url: str, query: str, default_format: str) -> httpx.Response:
     """Raises Failed with ClickHouse's own words."""
     params = {"database": "sluice", "default_format": default_format, "readonly": "2", "wait_end_of_query": "1", **EXACT}
     try:

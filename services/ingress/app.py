@@ -18,6 +18,8 @@ from services.ingress.http.documents import asyncapi_json, openapi_json
 from services.ingress.http.job_tokens import Tokens
 from services.ingress.http.jobs import Jobs
 from services.ingress.http.models import Models
+from services.ingress.http.responses_routes import response_routes
+from services.ingress.webhooks.app import Webhooks
 
 
 class Ingress:
@@ -31,7 +33,8 @@ class Ingress:
         self._inbox = Inbox(
             platform.kafka, platform.redis, platform.files, f"ingress-{platform.owner}", platform.settings.max_waiting
         )
-        admissions = Admissions(platform)
+        self._webhooks = Webhooks(platform)
+        admissions = Admissions(platform, self._webhooks.check_target)
         self._answers = Answers(platform, self._inbox, post, platform.records(self.name))
         completions = Completions(platform, admissions, self._answers)
         jobs = Jobs(platform, admissions, self._answers)
@@ -40,7 +43,7 @@ class Ingress:
         self._batches = BatchService(platform, admissions, post)
         door = Door(platform, admissions, platform.tokens, post)
         source = platform.source("door", *(door_topic(lane) for lane in Lane))
-        self._stage = Stage("door", source, door.work, platform.settings.concurrency)
+        self._stage = Stage("door", source, door.work, platform.settings.concurrency, platform.pace)
         self.routes: Sequence[BaseRoute] = [
             Route("/v1/chat/completions", completions.endpoint(Api.CHAT), methods=["POST"]),
             Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),
@@ -52,25 +55,30 @@ class Ingress:
             Route("/v1/jobs/{id}/events", jobs.events),
             Route("/v1/job_tokens", tokens.mint, methods=["POST"]),
             *self._batches.routes,
+            *response_routes(platform, admissions, self._answers, completions, jobs),
             Route("/openapi.json", openapi_json),
             Route("/asyncapi.json", asyncapi_json),
         ]
 
     async def start(self) -> None:
+        await self._webhooks.start()
         await self._inbox.start()
         await self._stage.start()
         await self._batches.start()
 
     def not_ready(self) -> str | None:
-        return self._inbox.not_ready() or self._stage.not_ready() or self._batches.not_ready()
+        parts = (self._inbox, self._stage, self._batches, self._webhooks)
+        return next((reason for part in parts if (reason := part.not_ready())), None)
 
     async def drain(self) -> None:
         await self._batches.drain()
         await self._stage.drain(self._platform.settings.drain_s)
+        await self._webhooks.drain()
 
     async def stop(self) -> None:
         await self._batches.stop()
         await self._stage.stop()
+        await self._webhooks.stop()
         await self._answers.stop()
         await self._inbox.stop()
 

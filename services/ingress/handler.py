@@ -1,6 +1,7 @@
 """admit(request) -> Job: the same admission for every door."""
 
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -27,7 +28,7 @@ from schemas.errors import (
 )
 from schemas.job import Api, CacheRequest, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
-from schemas.policy import EffectivePolicy
+from schemas.policy import EffectivePolicy, WebhookPolicy
 from schemas.ticket import Ticket
 from schemas.topics import ROUTER, Lane
 from services.ingress import policy
@@ -88,11 +89,16 @@ class CallerGone(Exception):
     """The client closed its connection; there is nobody to answer."""
 
 
+CheckWebhook = Callable[[str, WebhookPolicy], Awaitable[None]]
+"""Raises InvalidRequest for a URL to which nothing may be sent, Unavailable if that can't be told now."""
+
+
 class Admissions:
     """Decides about requests, and makes jobs of them."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, check_webhook: CheckWebhook) -> None:
         self._platform = platform
+        self._check_webhook = check_webhook
         self._table = platform.control.table
         self._identities: dict[str, tuple[Identity, EffectivePolicy]] = {}
         platform.control.watch(self._identities.clear)
@@ -140,6 +146,10 @@ class Admissions:
             update={"id": job_id or new_id("job", now_ms), "accepted_ms": now_ms, "deadline_ms": deadline_ms},
         )
         self._refuse_if_late(job)
+        if request.webhook:
+            await self._check_webhook(request.webhook, effective.webhooks)
+        if job.lane is Lane.INTERACTIVE:
+            self._platform.pace.interactive()
         decision = await self._charge(identity, request, job)
         if isinstance(decision, Attached):
             return self._repeated(identity, request, job, decision)

@@ -6,8 +6,12 @@ from starlette.routing import BaseRoute
 
 from infra.platform import Platform
 from infra.secret_files import admin_key
+from services.portal.admin.operators import operator_endpoints
 from services.portal.admin.routes import admin_routes
+from services.portal.dead import Dead
 from services.portal.handler import Admin
+from services.portal.jobs import Jobs
+from services.portal.replay import Replay
 
 
 class Portal:
@@ -19,7 +23,9 @@ class Portal:
         settings = platform.settings
         self._admin = Admin(platform)
         key = admin_key(settings.data_dir, settings.admin_key.get_secret_value())
-        self.routes: Sequence[BaseRoute] = admin_routes(self._admin, key)
+        dead = Dead(platform)
+        operators = operator_endpoints(Jobs(platform), dead, Replay(platform, self._admin, dead))
+        self.routes: Sequence[BaseRoute] = admin_routes(self._admin, key, operators)
 
     async def start(self) -> None:
         await self._admin.ensure_organization()

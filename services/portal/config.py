@@ -1,9 +1,9 @@
 """sluice.yaml → resources. Pure: text in, resources out.
 
 The shape is LiteLLM's (docs.litellm.ai, "Proxy config.yaml"): `model_list` with `model_name`, `litellm_params` and
-`model_info`; the same `model_name` twice means two deployments. Ours besides: `policy` (of the organization) and
-`teams: {NAME: {policy: …}}`. What can't be understood is an error, what is not supported is a warning: nothing is dropped
-in silence.
+`model_info`; the same `model_name` twice means two deployments. Ours besides: `policy` (of the organization),
+`teams: {NAME: {policy: …}}` and `gates: {MODEL: […]}`. What can't be understood is an error, what is not supported is a
+warning: nothing is dropped in silence.
 """
 
 import hashlib
@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from schemas.base import JsonObject
 from schemas.control import Deployment, EchoSettings, Model, Name, Price
+from schemas.gates import Gate
 from schemas.policy import Policy
+from services.portal import gates
 from services.portal.litellm import NOT_OURS, Entry, File, Info, Params, explain, load
 
 ENVIRONMENT, FILE = "os.environ/", "file/"
@@ -94,6 +96,7 @@ class _Reading:
         self._unnamed: list[tuple[str, int]] = []
         self._policy: Policy | None = None
         self._teams: dict[str, Policy] = {}
+        self._gates: dict[str, tuple[str, tuple[Gate, ...]]] = {}
         self._secrets: dict[str, str] = {}
         self._problems: list[str] = []
         self._warnings: list[str] = []
@@ -110,6 +113,7 @@ class _Reading:
         else:
             self._check_members(name, raw, document)
             self._add_policies(name, document)
+            self._add_gates(name, raw, document)
             for number, entry in enumerate(document.model_list or []):
                 self._add_deployment(f"{name}: model_list[{number}]", entry)
             if document.model_list is not None and self._models is None:
@@ -117,10 +121,13 @@ class _Reading:
 
     def result(self) -> Parsed:
         """Raises ConfigError."""
+        for model, (path, _) in self._gates.items():
+            if model not in (self._models or {}):
+                self._problems.append(f"{path}: no model of this name stands in model_list")
         if self._problems:
             raise ConfigError(self._problems)
         self._name_the_unnamed()
-        models = None if self._models is None else tuple(_model(*item) for item in self._models.items())
+        models = None if self._models is None else tuple(self._model(*item) for item in self._models.items())
         teams = tuple(TeamPolicy(name=name, policy=policy) for name, policy in self._teams.items())
         return Parsed(models, self._policy, teams, self._secrets, tuple(self._warnings))
 
@@ -149,6 +156,15 @@ class _Reading:
                 self._problems.append(f"{name}: teams.{team}: another file has it already; leave one of them out")
             self._teams[team] = given.policy
 
+    def _add_gates(self, name: str, raw: JsonObject, document: File) -> None:
+        for model, given in document.gates.items():
+            path = f"{name}: gates.{model}"
+            if model in self._gates:
+                self._problems.append(f"{path}: another file has them already; leave one of them out")
+            written = cast("dict[str, list[object]]", raw["gates"])[model]
+            self._problems += gates.problems(path, written, given)
+            self._gates[model] = path, tuple(given)
+
     def _add_deployment(self, path: str, entry: Entry) -> None:
         params, info = entry.litellm_params, entry.model_info
         provider, _, model = params.model.partition("/")
@@ -163,6 +179,9 @@ class _Reading:
             timeout_s=params.timeout,
             price=self._price(path, params, info),
             echo=self._echo(path, params) if provider == "echo" else EchoSettings(),
+            max_parallel_requests=params.max_parallel_requests,
+            rpm=params.rpm,
+            on_disconnect=params.on_disconnect,
         )
         self._warn_of_extras(path, entry, provider)
         self._models = self._models or {}
@@ -236,6 +255,10 @@ class _Reading:
             self._problems += [explain("", e["loc"], e["msg"], f"{path}.litellm_params.") for e in errors]
             return EchoSettings()
 
+    def _model(self, name: str, deployments: Sequence[Deployment]) -> Model:
+        _, held_by = self._gates.get(name, ("", ()))
+        return Model(name=name, deployments=tuple(deployments), owned_by=deployments[0].provider, gates=held_by)
+
     def _warn_of_extras(self, path: str, entry: Entry, provider: str) -> None:
         known = EchoSettings.model_fields if provider == "echo" else {}
         for part, members in (
@@ -246,10 +269,6 @@ class _Reading:
             for member in members or {}:
                 if part != "litellm_params." or member not in known:
                     self._warnings.append(f"{path}.{part}{member}: not supported; it has no effect")
-
-
-def _model(name: str, deployments: Sequence[Deployment]) -> Model:
-    return Model(name=name, deployments=tuple(deployments), owned_by=deployments[0].provider)
 
 
 def secret_name(secret: str) -> str:

@@ -13,6 +13,7 @@ from schemas.policy import Limits, Policy
 from schemas.topics import RESULTS
 from services.portal import policy
 from services.portal.config import Configuration, TeamPolicy
+from services.portal.webhooks import Webhooks
 
 
 class NewTeam(BaseModel):
@@ -72,6 +73,7 @@ class Admin:
         self._platform = platform
         self._table = platform.control.table
         self._writing = asyncio.Lock()
+        self.webhooks = Webhooks(platform, self._writing)
 
     async def ensure_organization(self) -> None:
         """The house has one organization from its first start on."""
@@ -85,6 +87,10 @@ class Admin:
         async with self._writing:
             policy.check_new_team(self._table.teams, wanted.name)
             return await self._new_team(wanted)
+
+    def team(self, name: str) -> Team:
+        """The team of this name. Raises NotFound."""
+        return policy.the_team(self._table.teams, name)
 
     def teams(self) -> list[Team]:
         return sorted(self._table.teams.values(), key=lambda team: team.name)

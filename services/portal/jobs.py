@@ -148,6 +148,4 @@ class Jobs:
 
 def is_asked_for(job: JobShown, asked: JobsAsked) -> bool:
     """Whether a job is one of those that were asked for."""
-    return (
-        asked.status in (None, job.status) and asked.model in (None, job.model) and asked.lane in (None, job.lane)
-    )
+    return asked.status in (None, job.status) and asked.model in (None, job.model) and asked.lane in (None, job.lane)

@@ -1,4 +1,4 @@
-"""The shape of sluice.yaml, which is LiteLLM's (docs.litellm.ai, "Proxy config.yaml") with `policy`, `teams`, `gates` besides. Pure."""
+"""The shape of sluice.yaml: LiteLLM's (docs.litellm.ai, "Proxy config.yaml"), and `policy`, `teams` and `gates` besides. Pure."""
 
 from collections.abc import Hashable
 from decimal import Decimal

@@ -115,6 +115,14 @@ class Books:
             booked.append(attempt.model_copy(update={"usage": usage, **cost}))
         return booked
 
+    def input_usd_per_mtok(self, model: Model, now_ms: int) -> Decimal | None:
+        """What a million input tokens cost at the cheapest deployment; None if no price is known, or none has been read yet."""
+        if self._warming is not None and not self._warming.done():
+            return None
+        thousand = Usage(input_tokens=1_000)
+        found = (self._prices.price(d.provider, d.model, thousand, now_ms, d.price) for d in model.deployments)
+        return min((priced.cost_usd * 1_000 for priced in found if priced and priced.version), default=None)
+
     async def _price(self, deployment: Deployment, usage: Usage, at_ms: int, service_tier: str = "") -> Priced | None:
         if usage.source == "none":
             return None

@@ -7,22 +7,26 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from infra.clock import Clock
-from infra.kafka.carriage import Booked, Delivery, Finish, Nothing, Outcome
+from infra.kafka.carriage import Booked, Delivery, Finish, Nothing, Outcome, PutOff
 from infra.kafka.table import ControlTable
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
+from infra.telemetry import metrics
 from infra.telemetry.spans import trace_id
 from schemas.attempt import Attempt
 from schemas.completion import Completion, completion_of
-from schemas.control import Deployment, Model
+from schemas.control import Model
 from schemas.errors import Fault, InternalError, SluiceError
 from schemas.job import Job, JobStatus
 from schemas.kept import Kept
 from schemas.reply import Answer, Closed, Event, Failed, Served
 from schemas.slip import Stage
-from services.router import policy
+from services.router import parking, policy
 from services.router.books import Books
+from services.router.dispatch import Dispatcher, Found
 from services.router.leases import Running
+from services.router.parking import Later
+from services.router.places import Place
 from services.router.sending import Errand, Sender, Sent
 
 log = logging.getLogger(__name__)
@@ -34,48 +38,89 @@ _LOOK_AGAIN_S = 0.5
 
 
 class Router:
-    """Sends jobs out, each by one router at a time and at most `policy.MAX_ATTEMPTS` times in all."""
+    """Sends jobs out, each by one router at a time and `policy.MAX_ATTEMPTS` times at most before it ends, or is put off."""
 
     def __init__(
-        self, table: ControlTable, records: JobRecords, sender: Sender, running: Running, books: Books, clock: Clock
+        self,
+        table: ControlTable,
+        records: JobRecords,
+        dispatcher: Dispatcher,
+        sender: Sender,
+        running: Running,
+        books: Books,
+        clock: Clock,
     ) -> None:
         self._table = table
         self._records = records
+        self._dispatcher = dispatcher
         self._sender = sender
         self._running = running
         self._books = books
         self._clock = clock
 
     async def handle(self, job: Job, delivery: Delivery) -> Outcome:
-        """Ends the job, or finds that somebody else has."""
+        """Ends the job, puts it off, or finds that somebody else has."""
+        waits = False
         while True:
             model = self._table.models.get(job.model)
-            deployment = self._sender.choose(model, []) if model and model.deployments else None
-            lease = await self._sender.lease(job, deployment)
-            match lease.state:
-                case "leased":
-                    # Somebody else is at work on it, or has died: wait for the end, or for the lapse.
-                    await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
-                case "done":
-                    return Nothing()
-                case "ending":
-                    # By a copy of this job; if that is this one before its process died, the carriage knows.
-                    raise _Ended(policy.no_attempt_left(job, model, self._clock()))
-                case "answered":
-                    return self._again(job, lease)
-                case "granted" if model and deployment:
-                    return await self._send(job, model, deployment, lease, delivery)
-                case _:
-                    return await self._refuse(job, model, lease, delivery)
+            # While somebody else is at work on the job, nobody is kept from a place for its sake.
+            found = None if waits else await self._find(job, model)
+            try:
+                lease = await self._sender.lease(job, found.deployment if isinstance(found, Place) else None)
+                match lease.state:
+                    case "leased":
+                        waits = True
+                    case "exhausted" if waits:
+                        # Whoever was at work on it is not any more.
+                        await self._give_back(job)
+                        waits = False
+                        continue
+                    case "granted" if model and isinstance(found, Place):
+                        return await self._send(job, model, found, lease, delivery)
+                    case _:
+                        return await self._without_call(job, model, found, lease, delivery)
+            finally:
+                if isinstance(found, Place):
+                    found.give_back()
+            # Wait for the end, or for the lapse.
+            await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
 
-    async def _send(self, job: Job, model: Model, deployment: Deployment, lease: Lease, delivery: Delivery) -> Outcome:
-        errand = Errand(job, model, delivery.traceparent, deployment, lease.n)
+    async def _find(self, job: Job, model: Model | None) -> Found | None:
+        """None if there is nobody to ask, or it is too late."""
+        if model is None or not model.deployments or policy.too_late(job, self._clock()):
+            return None
+        return await self._dispatcher.find(job, model)
+
+    async def _without_call(
+        self, job: Job, model: Model | None, found: Found | None, lease: Lease, delivery: Delivery
+    ) -> Outcome:
+        """What becomes of a job for which nobody is called, now or ever."""
+        match lease.state:
+            case "done":
+                return Nothing()
+            case "ending":
+                # By a copy of this job; if that is this one before its process died, the carriage knows.
+                raise _Ended(policy.no_attempt_left(job, model, self._clock()))
+            case "answered":
+                return self._again(job, lease)
+            case "exhausted" if isinstance(found, Later):
+                return _put_off(job, await self._made(job, model, lease), found)
+            case "abandoned":
+                fault = policy.cancelled()
+            case "interrupted":
+                fault = policy.interrupted()
+            case _:
+                fault = found if isinstance(found, Fault) else policy.no_attempt_left(job, model, self._clock())
+        return await self._refuse(job, model, fault, lease, delivery)
+
+    async def _send(self, job: Job, model: Model, place: Place, lease: Lease, delivery: Delivery) -> Outcome:
+        errand = Errand(job, model, delivery.traceparent, place, lease.n)
         try:
             with self._running.hold(job.id) as run:
-                if lease.notes:
-                    errand.attempts = await self._unknown(job, model, lease)
+                errand.attempts = await self._made(job, model, lease)
                 outcome = await self._end(errand, await self._sender.send(errand, run))
-                return replace(outcome, again=True) if lease.notes and isinstance(outcome, Finish) else outcome
+                again = isinstance(outcome, Finish) and _died(job, lease)
+                return replace(outcome, again=True) if again else outcome
         except asyncio.CancelledError:
             # The process drains: whoever gets the job next need not wait until the lease lapses.
             await self._give_back(job)
@@ -88,6 +133,8 @@ class Router:
                 return Nothing()
             case "served":
                 return await self._served(errand)
+            case Later():
+                return _put_off(errand.job, errand.attempts, sent)
             case Fault():
                 return self._failed(errand, sent)
 
@@ -126,27 +173,19 @@ class Router:
         seq = errand.relay.seq if errand.relay else 0
         return Finish(completion, Failed(fault=fault, served=self._told(errand, completion)), attempt=errand.n, seq=seq)
 
-    async def _refuse(self, job: Job, model: Model | None, lease: Lease, delivery: Delivery) -> Finish:
+    async def _refuse(self, job: Job, model: Model | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
-        match lease.state:
-            case "abandoned":
-                fault = policy.cancelled()
-            case "interrupted":
-                fault = policy.interrupted()
-            case _:
-                fault = policy.no_attempt_left(job, model, self._clock())
-        attempts = await self._unknown(job, model, lease)
         completion = completion_of(
             job,
             policy.status_of(fault),
             Stage.ROUTER.value,
             self._clock(),
             fault=fault,
-            attempts=tuple(attempts),
+            attempts=tuple(await self._made(job, model, lease)),
             trace_id=trace_id(delivery.traceparent),
         )
         served = Served(model=job.model, cache=job.cache.status, verdict=job.verdict)
-        return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n, again=bool(attempts))
+        return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n, again=_died(job, lease))
 
     def _again(self, job: Job, lease: Lease) -> Outcome:
         """Publishes the answer that a dead life had kept. Of a stream everything but the last event had gone out."""
@@ -159,9 +198,12 @@ class Router:
         attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
         return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
-    async def _unknown(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
-        attempts = policy.unknown_attempts(job, model, lease.notes, self._clock())
-        return await self._books.unknown(job, model, attempts)
+    async def _made(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
+        """What was called for the job before: as it tells itself, and what lives that are over have left behind."""
+        if not _died(job, lease):
+            return list(job.made)
+        unknown = policy.unknown_attempts(job, model, lease.notes, self._clock())
+        return [*job.made, *await self._books.unknown(job, model, unknown)]
 
     async def _give_back(self, job: Job) -> None:
         try:
@@ -193,6 +235,16 @@ class Router:
 
     def _rest_ms(self, job: Job) -> int:
         return job.deadline_ms - self._clock()
+
+
+def _died(job: Job, lease: Lease) -> bool:
+    """True if somebody began a call of which the job doesn't tell."""
+    return len(lease.notes) > len(job.made)
+
+
+def _put_off(job: Job, attempts: list[Attempt], later: Later) -> PutOff:
+    metrics.PUT_OFF.labels(later.why).inc()
+    return PutOff(parking.put_off(job, attempts, later))
 
 
 class _Ended(SluiceError):

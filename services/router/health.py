@@ -1,41 +1,83 @@
-"""Which deployments have failed lately. Pure: the time is passed in.
+"""Which deployments have failed lately, and how many calls they may be given again. Pure: the time is passed in.
 
-A deployment that failed some times in a row cools for a while: it is then asked only when the others of its model cool too, so
-that never all of them are out. One success and it is well again.
+A deployment that failed some times in a row cools: it isn't asked at all. Then it ramps up, as TCP does: two calls at once, and
+one more with each that goes well, so twice as many each round; if that fails too, it cools again, for longer.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-IN_A_ROW = 3
-COOL_MS = 5_000
+from infra.kafka.capacity import Capacity
+
+IN_A_ROW = 5
+"""More than one job alone makes: a request that breaks its provider doesn't take the deployment from all others."""
+FIRST_COOL_MS = 5_000
+LONGEST_COOL_MS = 60_000
+PROBES = 2
+WELL_AT = 256
+"""So many calls at once have gone well: there is nothing left to be careful about."""
 
 
 @dataclass(slots=True)
 class _Record:
+    """`rounds`: how often it has cooled since it was well. `ramp`: the calls begun since it cooled last."""
+
     failures: int = 0
+    rounds: int = 0
     until_ms: int = 0
+    ramp: Capacity | None = None
 
 
 class Health:
-    """Of all deployments that have failed since their last success."""
+    """Of all deployments that have failed since they were last well."""
 
     def __init__(self) -> None:
         self._sick: dict[str, _Record] = {}
 
-    def failed(self, deployment: str, now_ms: int) -> None:
-        """It could not be reached, or did not answer as it should."""
+    def failed(self, deployment: str, started_ms: int, now_ms: int, retry_after_s: float | None = None) -> None:
+        """A call that began at `started_ms` could not be made, or was not answered as it should be."""
         record = self._sick.setdefault(deployment, _Record())
+        if started_ms < record.until_ms:
+            # It was begun before the deployment cooled: that says nothing of how it is now.
+            return
         record.failures += 1
-        if record.failures >= IN_A_ROW:
-            record.until_ms = now_ms + COOL_MS
+        probing = record.ramp is not None and record.ramp.total == PROBES
+        if record.failures >= IN_A_ROW or probing:
+            cool_ms = max(FIRST_COOL_MS * 2 ** min(record.rounds, 10), int((retry_after_s or 0) * 1000))
+            self._sick[deployment] = _Record(rounds=record.rounds + 1, until_ms=now_ms + min(cool_ms, LONGEST_COOL_MS))
 
-    def worked(self, deployment: str) -> None:
-        if self._sick:
-            self._sick.pop(deployment, None)
+    def worked(self, deployment: str, started_ms: int) -> None:
+        """A call that began at `started_ms` went well."""
+        record = self._sick.get(deployment)
+        if record is None or started_ms < record.until_ms:
+            return
+        record.failures = 0
+        if record.ramp is not None:
+            resize(record.ramp, record.ramp.total + 1)
+        if record.ramp is None or record.ramp.total >= WELL_AT:
+            del self._sick[deployment]
 
-    def cooling(self, now_ms: int) -> Collection[str]:
-        """Those that should be left alone for now."""
-        if not self._sick:
-            return ()
-        return {deployment for deployment, record in self._sick.items() if record.until_ms > now_ms}
+    def cools_until(self, deployment: str, now_ms: int) -> int:
+        """Until when it is to be left alone; 0 if it may be asked."""
+        record = self._sick.get(deployment) if self._sick else None
+        return record.until_ms if record and record.until_ms > now_ms else 0
+
+    def ramp(self, deployment: str, now_ms: int) -> Capacity | None:
+        """How many calls it may have at once while it recovers; None if it is well."""
+        record = self._sick.get(deployment) if self._sick else None
+        if record is None or not record.rounds or record.until_ms > now_ms:
+            return None
+        if record.ramp is None:
+            record.ramp = capacity(PROBES)
+        return record.ramp
+
+
+def capacity(total: int) -> Capacity:
+    """Places for both lanes, as a stage has them; a single one goes to whoever comes."""
+    return Capacity.of(total) if total > 1 else Capacity(total, reserved=0, guaranteed=0)
+
+
+def resize(places: Capacity, total: int) -> None:
+    """More or fewer places, with whoever has one of them."""
+    if places.total != total:
+        shares = capacity(total)
+        places.total, places.reserved, places.guaranteed = shares.total, shares.reserved, shares.guaranteed

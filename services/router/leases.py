@@ -11,26 +11,30 @@ from infra.redis.jobs import JobRecords
 log = logging.getLogger(__name__)
 
 LEASE_MS = 10_000
+MOST_DRAINING = 64
+"""Calls of one router that go on though their job was cancelled; beyond, they are closed."""
 _RENEW_S = 3.0
 
 
 class Run:
-    """A job at work."""
+    """A job at work. `drains`: it is at a call that is let end after a cancel, so that its usage is known."""
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.drains = False
         self._scope: asyncio.Timeout | None = None
 
     @asynccontextmanager
     async def until(self, rest_s: float) -> AsyncGenerator[None]:
-        """Cuts the block short after `rest_s`, or as soon as the job is cancelled. Raises TimeoutError then."""
+        """Cuts the block short after `rest_s`, or as soon as `cut` is called. Raises TimeoutError then."""
         try:
             async with asyncio.timeout(0 if self.cancelled else rest_s) as self._scope:
                 yield
         finally:
             self._scope = None
 
-    def cancel(self) -> None:
+    def cut(self) -> None:
+        """Nobody waits for the job, nor for what it is at."""
         self.cancelled = True
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -43,6 +47,8 @@ class Running:
         self._records = records
         self._runs: dict[str, Run] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._draining: set[Run] = set()
+        self._may_drain = True
         self.retrying = 0
 
     def __len__(self) -> int:
@@ -57,9 +63,21 @@ class Running:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     def cancel(self, job_id: str) -> None:
-        """Ends the provider's call for this job, if it is at work here."""
-        if run := self._runs.get(job_id):
-            run.cancel()
+        """Ends the provider's call for this job, if it is at work here; or lets it end, where its deployment wants that."""
+        run = self._runs.get(job_id)
+        if run is None:
+            return
+        if run.drains and self._may_drain and len(self._draining) < MOST_DRAINING:
+            run.cancelled = True
+            self._draining.add(run)
+        elif run not in self._draining:
+            run.cut()
+
+    def stop_draining(self) -> None:
+        """Closes the calls that go on for their usage alone: the process is about to leave."""
+        self._may_drain = False
+        for run in self._draining:
+            run.cut()
 
     @contextmanager
     def hold(self, job_id: str) -> Generator[Run]:
@@ -68,6 +86,7 @@ class Running:
         try:
             yield run
         finally:
+            self._draining.discard(run)
             # A lease that lapsed may have been granted to this process again, under another run.
             if self._runs.get(job_id) is run:
                 del self._runs[job_id]

@@ -11,10 +11,13 @@ from schemas.job import Job, JobStatus
 from services.router.providers.base import Kind
 
 MAX_ATTEMPTS = 3
-"""Provider calls of one job, over all its deliveries."""
+"""Provider calls of one job, over all its deliveries; a batch job that was put off has as many again."""
 
 SILENCE_S = 30.0
 """A stream that has begun and says nothing for so long is taken for dead."""
+
+LEAST_REST_S = 0.1
+"""A job with less time left is not sent out: no provider answers so soon."""
 
 _CALL_S = 600.0
 _FIRST_BACKOFF_S = 0.2
@@ -29,6 +32,11 @@ def rest_s(deadline_ms: int, now_ms: int) -> float:
     return max(0.0, (deadline_ms - _TO_ANSWER_MS - now_ms) / 1000)
 
 
+def too_late(job: Job, now_ms: int) -> bool:
+    """True if no call may begin any more."""
+    return rest_s(job.deadline_ms, now_ms) < LEAST_REST_S
+
+
 def call_s(deployment: Deployment) -> float:
     """How long one call may take, if the job's deadline allows it."""
     return deployment.timeout_s or _CALL_S
@@ -36,9 +44,10 @@ def call_s(deployment: Deployment) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a failed call leaves behind. `other`: a deployment that was not tried yet is left; `jitter`: from 0 up to 1.
+    """What a failed call leaves behind. `attempts`: made since the job came here; `jitter`: from 0 up to 1.
 
-    `retrying` of the `running` jobs here are at a further try of a deployment that has failed them.
+    `other`: a deployment is up that was not tried yet. `retrying` of the `running` jobs here are at a further try of a
+    deployment that has failed them.
     """
 
     kind: Kind
@@ -79,10 +88,13 @@ def note(deployment: Deployment, started_ms: int) -> str:
 
 
 def unknown_attempts(job: Job, model: Model | None, notes: Sequence[str], now_ms: int) -> list[Attempt]:
-    """The attempts of a life that is over: called, and nobody knows what became of them. Usage and cost are not in them yet."""
+    """The attempts of a life that is over: called, and nobody knows what became of them. Usage and cost are not in them yet.
+
+    What the job itself tells of, since it was put off, is known.
+    """
     deployments = {deployment.id: deployment for deployment in model.deployments} if model else {}
     attempts: list[Attempt] = []
-    for n, text in enumerate(notes, 1):
+    for n, text in enumerate(notes[len(job.made) :], len(job.made) + 1):
         started, _, name = text.partition(" ")
         deployment = deployments.get(name)
         attempts.append(
@@ -131,7 +143,7 @@ def interrupted() -> Fault:
 
 def no_attempt_left(job: Job, model: Model | None, now_ms: int) -> Fault:
     """Why no further provider call may be made for this job."""
-    if now_ms >= job.deadline_ms:
+    if too_late(job, now_ms):
         return past_deadline(job)
     if model is None or not model.deployments:
         return no_model(job)

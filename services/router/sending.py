@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -19,15 +18,15 @@ from schemas.control import Deployment, Model
 from schemas.errors import Fault, InternalError
 from schemas.ids import attempt_id
 from schemas.job import Job
-from services.router import policy
+from services.router import parking, policy
 from services.router.answers import NoAnswer, read_answer
 from services.router.books import OPERATIONS, AttemptStatus, Books, Call
-from services.router.health import Health
+from services.router.dispatch import Dispatcher
 from services.router.leases import LEASE_MS, Run, Running
+from services.router.parking import Later
+from services.router.places import Place
 from services.router.providers.base import Provider, ProviderFailure, ProviderRequest
 from services.router.providers.failures import unavailable
-from services.router.strategies.base import Chance, Strategy
-from services.router.strategies.weighted import Weighted
 from services.router.stream import Relay
 
 log = logging.getLogger(__name__)
@@ -35,12 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Errand:
-    """A job while it is sent out, and what has become of it so far."""
+    """A job while it is sent out, and what has become of it so far. `place`: the right to make its next call."""
 
     job: Job
     model: Model
     traceparent: str
-    deployment: Deployment
+    place: Place
     n: int = 0
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     tried: list[str] = field(default_factory=list[str])
@@ -49,13 +48,17 @@ class Errand:
     body: str = ""
 
     @property
+    def deployment(self) -> Deployment:
+        return self.place.deployment
+
+    @property
     def streaming(self) -> bool:
         """True once something has gone out to the caller."""
         return self.relay is not None and self.relay.opened
 
 
-Sent = Fault | Literal["served", "lost"]
-"""What became of an errand: served, the fault with which it ends, or that somebody else has taken the job over."""
+Sent = Fault | Later | Literal["served", "lost"]
+"""What became of an errand: served, the fault with which it ends, put off, or that somebody else has taken the job over."""
 
 
 class Sender:
@@ -70,8 +73,7 @@ class Sender:
         books: Books,
         clock: Clock,
         tracing: spans.Tracing,
-        chance: Chance = random.random,
-        strategy: Strategy | None = None,
+        dispatcher: Dispatcher,
     ) -> None:
         self._provider_of = provider_of
         self._post = post
@@ -80,26 +82,21 @@ class Sender:
         self._books = books
         self._clock = clock
         self._tracing = tracing
-        self._chance = chance
-        self._strategy = strategy or Weighted()
-        self._health = Health()
+        self._dispatcher = dispatcher
         self._asks = count(1)
-
-    def choose(self, model: Model, tried: list[str]) -> Deployment:
-        """The deployment to ask next."""
-        return self._strategy.choose(model.deployments, tried, self._health.cooling(self._clock()), self._chance)
 
     async def lease(self, job: Job, deployment: Deployment | None, held: int = 0) -> Lease:
         """Asks for the right to call `deployment`, or for nothing but what became of the job. Waits until Redis answers."""
         now_ms = self._clock()
-        attempts = policy.MAX_ATTEMPTS if deployment and now_ms < job.deadline_ms else 0
+        made = len(job.made)
+        attempts = made + policy.MAX_ATTEMPTS if deployment else 0
         note = policy.note(deployment, now_ms) if deployment else ""
         ask = str(next(self._asks))
         while True:
             try:
                 rest_ms = job.deadline_ms - self._clock()
                 return await self._records.lease(
-                    job.id, rest_ms, lease_ms=LEASE_MS, attempts=attempts, ask=ask, held=held, note=note
+                    job.id, rest_ms, lease_ms=LEASE_MS, attempts=attempts, ask=ask, held=held, note=note, made=made
                 )
             except RedisUnavailable as error:
                 log.warning("%s; %s waits for its lease", error, job.id)
@@ -107,7 +104,10 @@ class Sender:
 
     async def send(self, errand: Errand, run: Run) -> Sent:
         """Sends the errand out. When this returns, its `attempts` tell what was called, and what went out is acknowledged."""
-        sent, status = await self._within_deadline(errand, run)
+        try:
+            sent, status = await self._within_deadline(errand, run)
+        finally:
+            errand.place.give_back()
         if errand.call is not None:
             error = sent.code if isinstance(sent, Fault) else None
             errand.attempts.append(await self._books.attempt(errand.job, errand.call, status, error=error))
@@ -120,69 +120,86 @@ class Sender:
         job = errand.job
         try:
             async with run.until(policy.rest_s(job.deadline_ms, self._clock())):
-                return await self._try_all(errand), "completed"
+                return await self._try_all(errand, run), "completed"
         except TimeoutError:
             return (policy.cancelled() if run.cancelled else policy.past_deadline(job)), "cancelled"
         except Exception:
             log.exception("the router failed on %s", job.id)
             return InternalError(f"The router failed on this request; it is on record as {job.id}.").fault(), "failed"
 
-    async def _try_all(self, errand: Errand) -> Sent:
+    async def _try_all(self, errand: Errand, run: Run) -> Sent:
         same = False
         while True:
             with self._running.retry(same):
-                failure = await self._try(errand)
+                failure = await self._try(errand, run)
+            errand.place.give_back()
+            if run.cancelled:
+                # It was let end for its usage alone.
+                return policy.cancelled()
             if failure is None:
                 return "served"
             after_s = None if errand.streaming else self._wait_s(errand, failure)
             if after_s is None:
-                return failure.fault
-            errand.deployment = self.choose(errand.model, errand.tried)
-            same = errand.deployment.id in errand.tried
+                return self._given_up(errand, failure)
             await asyncio.sleep(after_s)
+            found = await self._dispatcher.find(errand.job, errand.model, errand.tried)
+            if not isinstance(found, Place):
+                may_wait = isinstance(found, Later) and len(errand.attempts) < parking.MOST_MADE
+                return found if may_wait else failure.fault
+            errand.place, same = found, found.deployment.id in errand.tried
             lease = await self.lease(errand.job, errand.deployment, held=errand.n)
             if lease.state != "granted":
                 return _not_granted(lease, failure)
             errand.n = lease.n
 
+    def _given_up(self, errand: Errand, failure: ProviderFailure) -> Later | Fault:
+        """What becomes of a job that has failed here: batch comes again, unless something has gone out or it never will do."""
+        if errand.streaming:
+            return failure.fault
+        made, now = len(errand.attempts), self._dispatcher.moment()
+        return parking.after_failure(errand.job, failure.kind, made, failure.retry_after_s, now) or failure.fault
+
     def _wait_s(self, errand: Errand, failure: ProviderFailure) -> float | None:
         return policy.wait_s(
             policy.Situation(
                 kind=failure.kind,
-                attempts=errand.n,
+                attempts=errand.n - len(errand.job.made),
                 rest_s=policy.rest_s(errand.job.deadline_ms, self._clock()),
-                other=any(deployment.id not in errand.tried for deployment in errand.model.deployments),
+                other=self._dispatcher.other(errand.model, errand.tried),
                 retry_after_s=failure.retry_after_s,
-                jitter=self._chance(),
+                jitter=self._dispatcher.moment().jitter,
                 retrying=self._running.retrying,
                 running=len(self._running),
             )
         )
 
-    async def _try(self, errand: Errand) -> ProviderFailure | None:
+    async def _try(self, errand: Errand, run: Run) -> ProviderFailure | None:
         """One attempt, booked; the failure, if it is one."""
         call = errand.call = Call(errand.n, errand.deployment, self._clock())
         errand.relay = None
+        run.drains = call.deployment.on_disconnect == "drain"
         try:
             async with asyncio.timeout(policy.call_s(call.deployment)) as patience:
-                await self._call(errand, call, patience)
+                await self._call(errand, call, patience, run)
         except TimeoutError:
             failure = unavailable(call.deployment.id, "did not answer in time", billable=True)
         except ProviderFailure as error:
             failure = error
         else:
             failure = None
+        run.drains = False
         await self._book(errand, call, failure)
         return failure
 
     async def _book(self, errand: Errand, call: Call, failure: ProviderFailure | None) -> None:
         if failure is None:
-            self._health.worked(call.deployment.id)
+            self._dispatcher.health.worked(call.deployment.id, call.started_ms)
             attempt = await self._books.attempt(errand.job, call, "completed", http_status=200)
         else:
             errand.tried.append(call.deployment.id)
             if failure.kind != "final":
-                self._health.failed(call.deployment.id, self._clock())
+                now_ms = self._clock()
+                self._dispatcher.health.failed(call.deployment.id, call.started_ms, now_ms, failure.retry_after_s)
             attempt = await self._books.attempt(
                 errand.job,
                 call,
@@ -194,7 +211,7 @@ class Sender:
         errand.attempts.append(attempt)
         errand.call = None
 
-    async def _call(self, errand: Errand, call: Call, patience: asyncio.Timeout) -> None:
+    async def _call(self, errand: Errand, call: Call, patience: asyncio.Timeout, run: Run) -> None:
         job, deployment = errand.job, call.deployment
         operation = OPERATIONS[job.api]
         attributes = {
@@ -207,28 +224,30 @@ class Sender:
             request = ProviderRequest(attempt_id(job.id, call.n), job.api, job.body, deployment, traceparent)
             provider = self._provider_of(deployment)
             if job.stream:
-                await self._relay(errand, call, provider, request, patience)
+                relay = errand.relay = self._relay(errand, call, run)
+                await _pass_on(relay, provider, request, patience)
             else:
                 errand.body = await provider.call(request)
                 _read(errand, call)
 
-    async def _relay(
-        self, errand: Errand, call: Call, provider: Provider, request: ProviderRequest, patience: asyncio.Timeout
-    ) -> None:
-        relay = errand.relay = Relay(self._post, self._records, errand.job, call, errand.traceparent)
-        loop = asyncio.get_running_loop()
-        async with aclosing(provider.stream(request)) as batches:
-            async for batch in batches:
-                await relay.take(batch)
-                if relay.opened:
-                    patience.reschedule(loop.time() + policy.SILENCE_S)
-        await relay.end()
+    def _relay(self, errand: Errand, call: Call, run: Run) -> Relay:
+        return Relay(self._post, self._records, errand.job, call, errand.traceparent, lambda: not run.cancelled)
 
     async def _settle(self, job: Job, relay: Relay) -> None:
         try:
             await relay.settle()
         except Exception:
             log.exception("a part of the stream of %s was not acknowledged", job.id)
+
+
+async def _pass_on(relay: Relay, provider: Provider, request: ProviderRequest, patience: asyncio.Timeout) -> None:
+    loop = asyncio.get_running_loop()
+    async with aclosing(provider.stream(request)) as batches:
+        async for batch in batches:
+            await relay.take(batch)
+            if relay.opened:
+                patience.reschedule(loop.time() + policy.SILENCE_S)
+    await relay.end()
 
 
 def _read(errand: Errand, call: Call) -> None:
@@ -246,5 +265,8 @@ def _not_granted(lease: Lease, failure: ProviderFailure) -> Sent:
             return failure.fault
         case "abandoned":
             return policy.cancelled()
+        case "interrupted":
+            # A dead life's stream had begun after all, which Redis heard late.
+            return policy.interrupted()
         case _:
             return "lost"

@@ -28,11 +28,14 @@ class Relay:
 
     Nothing goes out before the provider has said something: until then another attempt may take its place. Then the job's record
     is marked, so that nobody begins it again, and events go out as they come. What arrived together goes out together, and while
-    the brokers are behind, more arrives together.
+    the brokers are behind, more arrives together. Once nothing more is `wanted`, it is read for its usage alone.
     """
 
-    def __init__(self, post: Post, records: JobRecords, job: Job, call: Call, traceparent: str) -> None:
+    def __init__(
+        self, post: Post, records: JobRecords, job: Job, call: Call, traceparent: str, wanted: Callable[[], bool]
+    ) -> None:
         self._post, self._records, self._job, self._call, self._traceparent = post, records, job, call, traceparent
+        self._wanted = wanted
         self._held: list[str] = []
         self._acks: deque[Awaitable[object]] = deque()
         self._finished = False
@@ -52,6 +55,8 @@ class Relay:
         says_something = False
         for data in batch:
             says_something |= self._read(data)
+        if not self._wanted():
+            self._held = []
         if self._held and (says_something or self.opened):
             await self._pass_on()
 
@@ -59,7 +64,7 @@ class Relay:
         """Returns when everything is acknowledged. Raises ProviderFailure if the stream broke off."""
         if not self._finished:
             raise self._broken("ended its stream before the answer was complete")
-        if self._held or not self.opened:
+        if self._wanted() and (self._held or not self.opened):
             await self._pass_on()
         await self.settle()
 

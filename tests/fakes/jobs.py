@@ -64,7 +64,7 @@ class FakeRecords(JobRecords):
         self.at_router: dict[str, list[Ending]] = {}
         self.asked = 0
 
-    async def may_end(self, job_id: str, rest_ms: int, copy: str) -> Ending:
+    async def may_end(self, job_id: str, rest_ms: int, copy: str, *, books: bool = False) -> Ending:
         if at_router := self.at_router.get(job_id):
             return at_router.pop(0)
         may = job_id not in self.ended and self.ending.get(job_id, copy) == copy
@@ -72,6 +72,13 @@ class FakeRecords(JobRecords):
             self.ending[job_id] = copy
         self._answer()
         return Ending("granted" if may else "done")
+
+    async def was_ending(self, job_id: str, copy: str, *, forget: bool = False) -> bool:
+        was = job_id not in self.ended and self.ending.get(job_id) == copy
+        if self._heard() and was and forget:
+            del self.ending[job_id]
+        self._answer()
+        return was
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         if self._heard():

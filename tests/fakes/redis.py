@@ -75,6 +75,13 @@ class Keyspace:
             found[name] = value
         return new
 
+    def hdel(self, key: bytes, *names: bytes) -> int:
+        found = self._hash(key)
+        gone = sum(found.pop(name, None) is not None for name in names)
+        if not found:
+            self._entries.pop(key, None)
+        return gone
+
     def hsetnx(self, key: bytes, name: bytes, value: bytes) -> int:
         return 0 if name in self._hash(key) else self.hset(key, name, value)
 
@@ -182,7 +189,7 @@ class LuaRedis(Redis):
 
 _COMMANDS = (
     *("time", "exists", "del", "pexpire", "get", "set"),
-    *("hget", "hmget", "hexists", "hset", "hsetnx", "hincrby"),
+    *("hget", "hmget", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
     *("zadd", "zrem", "zremrangebyrank", "zrevrank", "zrevrange"),
 )
 

@@ -5,6 +5,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Never
+from zlib import crc32
+
+from infra.kafka.log import Partition
 
 START_MS = 1_800_000_000_000
 
@@ -83,7 +86,7 @@ class Life:
         self._fuse = 0
         self._frozen_until_s = 0.0
         self.over = asyncio.Event()
-        self.tasks: set[asyncio.Task[object]] = set()
+        self._tasks: dict[asyncio.Task[object], None] = {}
 
     async def point(self) -> None:
         """An await on the world: it takes a moment, and may be the last."""
@@ -112,10 +115,18 @@ class Life:
 
     async def bury(self) -> None:
         """Ends what is left of a life that is over. Nothing of it reaches the world."""
-        while self.tasks:
-            for task in list(self.tasks):
+        while self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
             await asyncio.sleep(0)
+
+    def owns(self, task: "asyncio.Task[object]") -> None:
+        """The task ends with this life."""
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: "asyncio.Task[object]") -> None:
+        self._tasks.pop(task, None)
 
 
 LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
@@ -126,9 +137,17 @@ def known_by_life(loop: asyncio.AbstractEventLoop, coroutine: object, **options:
     """A task factory: each process knows its tasks, so that they can end with it."""
     task: asyncio.Task[object] = asyncio.Task(coroutine, loop=loop, **options)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
     if life := LIFE.get():
-        life.tasks.add(task)
-        task.add_done_callback(life.tasks.discard)
+        life.owns(task)
     return task
+
+
+def _same_everywhere(partition: Partition) -> int:
+    return crc32(partition.topic.encode()) * 31 + partition.partition
+
+
+# The hash of a text differs from one interpreter to the next, and with it the order of a set of partitions: a seed would mean
+# something else at each run.
+setattr(Partition, "__hash__", _same_everywhere)  # noqa: B010
 
 
 async def never() -> Never:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from contextvars import copy_context
 from decimal import Decimal
+from functools import partial
+from random import Random
 
 from infra.kafka.carriage import Carriage, Delivery, Finish, Forward, Handler, Outcome
 from infra.kafka.delay import Delays
@@ -14,6 +16,7 @@ from infra.kafka.stage import Stage
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
 from infra.redis.jobs import JobRecords
+from infra.redis.quota import take
 from infra.redis.tickets import Tickets
 from infra.telemetry.spans import Tracing
 from schemas.completion import completion_of
@@ -24,9 +27,15 @@ from schemas.reply import Answer, Served
 from schemas.slip import Stage as StageName
 from schemas.topics import Lane, job_topic
 from services.router.books import Books
+from services.router.dispatch import Dispatcher
+from services.router.gates.composite import Gates
 from services.router.handler import Router
+from services.router.health import Health
 from services.router.leases import Running
+from services.router.places import Places
+from services.router.quota import Quotas
 from services.router.sending import Sender
+from services.router.strategies.weighted import Weighted
 from tests.fakes.jobs import SIGNER
 from tests.simulator.chaos import LIFE, Chaos, Life
 from tests.simulator.provider import Ledger, SimProvider
@@ -53,6 +62,7 @@ class Process:
         self._files: MemoryFiles = servers.files
         self._neighbours = Neighbours()
         self._total = chaos.chance.choice((2, 6, 40))
+        self._table = _table(chaos.chance)
         self.sources: list[SimSource] = []
         self.running: Running | None = None
         self._delays: Delays | None = None
@@ -91,7 +101,7 @@ class Process:
         return stage
 
     def _router(self) -> Handler:
-        records = self._records("router")
+        records, dispatcher = self._records("router"), self._dispatcher()
         self.running = Running(records)
         post, provider = self._post("router"), SimProvider(self._ledger, self.life, self._chaos)
         sender = Sender(
@@ -102,10 +112,18 @@ class Process:
             books=_BOOKS,
             clock=self._chaos.now_ms,
             tracing=_TRACING,
-            chance=self._chaos.chance.random,
+            dispatcher=dispatcher,
         )
         self._delays = Delays(self._source, post, self._files, SIGNER, self._chaos.now_ms)
-        return Router(_table(), records, sender, self.running, _BOOKS, self._chaos.now_ms).handle
+        router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, self._chaos.now_ms)
+        return router.handle
+
+    def _dispatcher(self) -> Dispatcher:
+        health, clock = Health(), self._chaos.now_ms
+        places = Places(health, clock)
+        quotas = Quotas(partial(take, self._redis), places, clock)
+        gates = Gates(lambda _: None, quotas.share, _BOOKS.input_usd_per_mtok)
+        return Dispatcher(health, places, quotas, gates, clock, self._chaos.chance.random, Weighted())
 
     async def start(self) -> None:
         """Returns when all stages have joined, or when the process has died meanwhile."""
@@ -117,7 +135,7 @@ class Process:
         dying.cancel()
 
     async def _start(self) -> None:
-        if self.running and self._delays:
+        if self.running is not None and self._delays is not None:
             await self.running.start()
             await self._delays.start()
         for stage in reversed(self._stages.values()):
@@ -138,7 +156,7 @@ class Process:
             await stage.drain(GRACE_S)
         for stage in self._stages.values():
             await stage.stop()
-        if self.running and self._delays:
+        if self.running is not None and self._delays is not None:
             await self._delays.stop()
             await self.running.stop()
         self.life.end()
@@ -169,12 +187,14 @@ class Process:
         return Finish(completion, Answer(body='{"choices":[],"cached":true}', served=Served(model=job.model, cache="hit")))
 
 
-def _table() -> ControlTable:
+def _table(chance: Random) -> ControlTable:
+    """One model with two deployments, which may bear little."""
     price = Price(input_usd=Decimal("0.001"), output_usd=Decimal("0.002"))
-    deployments = tuple(
-        Deployment(id=name, provider="openai", model="real", price=price, timeout_s=timeout_s)
-        for name, timeout_s in (("d1", 6.0), ("d2", None))
-    )
+    first = Deployment(id="d1", provider="openai", model="real", price=price, timeout_s=6, on_disconnect="drain")
+    second = Deployment(id="d2", provider="openai", model="real", price=price)
+    if chance.random() < 0.3:
+        first = first.model_copy(update={"max_parallel_requests": 2})
+        second = second.model_copy(update={"rpm": 6})
     table = ControlTable()
-    table.put(Model(name="small", deployments=deployments))
+    table.put(Model(name="small", deployments=(first, second)))
     return table

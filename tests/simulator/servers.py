@@ -1,13 +1,15 @@
 """What outlives every process of a world: the log, Redis, the file store."""
 
+from collections import Counter
 from functools import cached_property
 from typing import TypeVar
 
 from infra.kafka.envelope import H_ID, decode, header
 from schemas.base import Message
 from schemas.completion import Completion
+from schemas.job import Job
 from schemas.reply import Reply
-from schemas.topics import COMPLETIONS, REPLIES, results_topic
+from schemas.topics import COMPLETIONS, REPLIES, Delay, delay_topic, results_topic
 from tests.fakes.log import MemoryLog, Record
 from tests.fakes.redis import LuaRedis
 from tests.simulator.chaos import Chaos
@@ -46,6 +48,13 @@ class Servers:
             reply = _decoded(record, Reply)
             found.setdefault(reply.job_id, []).append(reply)
         return found
+
+    @cached_property
+    def put_off(self) -> Counter[str]:
+        """How often a router has put each job off. To be asked for when all is over."""
+        waiting = [record for delay in Delay for record in self.log.records(delay_topic(delay))]
+        jobs = [_decoded(record, Job) for record in waiting]
+        return Counter(job_id for job_id, _ in {(job.id, job.not_before_ms) for job in jobs})
 
 
 def _decoded(record: Record, model: type[M]) -> M:

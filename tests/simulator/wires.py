@@ -48,27 +48,20 @@ class SimSink(Sink):
         delivery = asyncio.create_task(self._deliver(record, self._last.get(place), fate))
         self._last[place] = delivery
         # Who gives up waiting doesn't call a record back.
-        return asyncio.shield(delivery if fate == "well" else asyncio.create_task(self._fail(delivery, fate)))
+        return asyncio.shield(delivery)
 
     async def _deliver(self, record: Outgoing, before: "asyncio.Task[None] | None", fate: Fate) -> None:
         if before is not None and not before.done():
             await asyncio.wait([before])
         await self._life.point()
         if fate == "late":
-            late_s = self._chaos.chance.random() * 4
-            # Written even if the process is dead by then: it is under way.
-            asyncio.get_running_loop().call_later(late_s, self._log.append, record)
-            await asyncio.sleep(late_s)
-        elif fate != "lost":
+            # As while a broker is away: an idempotent producer doesn't give up, so this is no error but a long wait.
+            await asyncio.sleep(self._chaos.chance.random() * 4)
+        if fate != "lost":
             self._log.append(record)
         await self._life.point()
-
-    async def _fail(self, delivery: "asyncio.Task[None]", fate: Fate) -> None:
-        if fate == "late":
-            await self._life.point()
-        else:
-            await asyncio.wait([delivery])
-        raise ConnectionError("no acknowledgement")
+        if fate in ("lost", "unknown"):
+            raise ConnectionError("no acknowledgement")
 
 
 class SimSource(Source):
@@ -83,8 +76,6 @@ class SimSource(Source):
 
     async def poll(self, partitions: Collection[Partition], limit: int, timeout_s: float) -> list[Incoming]:
         await self._life.point()
-        if self._source.is_expired:
-            await detached(self._source.rejoin())
         # Sorted, so that a seed means the same everywhere: the order of a set differs from one interpreter to the next.
         return await self._source.poll(sorted(partitions), limit, timeout_s)
 
@@ -105,6 +96,9 @@ class SimSource(Source):
         await self._ask()
         return await self._source.end(partitions)
 
+    def high_water(self, partition: Partition) -> int | None:
+        return self._source.high_water(partition)
+
     async def stop(self) -> None:
         await self._life.point()
         await detached(self._source.stop())
@@ -115,7 +109,13 @@ class SimSource(Source):
 
     async def expire(self) -> None:
         """For the world: the process is stopped, and the group waits no longer."""
-        await self._source.expire()
+        if not self._life.over.is_set():
+            await self._source.expire()
+
+    async def rejoin(self) -> None:
+        """For the world: the process goes on, and its heartbeat is refused."""
+        if not self._life.over.is_set():
+            await self._source.rejoin()
 
     async def _ask(self) -> None:
         await self._life.point()
@@ -140,7 +140,7 @@ class SimRedis(Redis):
             raise RedisUnavailable("Redis is gone")
         due_s = max(now_s, self._free_s) + 1e-6
         if fate == "late":
-            due_s = max(due_s, self._chaos.redis_away_until_s) + self._chaos.chance.random()
+            due_s = max(due_s, self._chaos.redis_away_until_s, now_s + self._chaos.chance.random())
         self._free_s = due_s
         if due_s - now_s > 1e-3:
             return await self._wait(script, keys, args, due_s - now_s)

@@ -123,9 +123,11 @@ class World:
         victim.life.freeze(seconds)
         if seconds > SESSION_S:
             await asyncio.sleep(SESSION_S)
-            if not victim.life.over.is_set():
-                for source in victim.sources:
-                    await source.expire()
+            for source in victim.sources:
+                await source.expire()
+            await asyncio.sleep(seconds - SESSION_S)
+            for source in victim.sources:
+                await source.rejoin()
 
     def _cancel(self, job_id: str) -> None:
         for process in self._processes:

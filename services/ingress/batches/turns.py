@@ -14,7 +14,7 @@ class Turns:
         self._teams: dict[str, asyncio.Semaphore] = {}
 
     @asynccontextmanager
-    async def turn(self, team: str, halted: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    async def turn(self, team: str, halted: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
         """A place until the block ends, or none if `halted` returns first: to wind up takes no place."""
         own = self._teams.setdefault(team, asyncio.Semaphore(self._each_team))
         async with AsyncExitStack() as held:
@@ -25,7 +25,7 @@ class Turns:
             yield
 
 
-async def _acquired(places: asyncio.Semaphore, halted: Callable[[], Awaitable[None]]) -> bool:
+async def _acquired(places: asyncio.Semaphore, halted: Callable[[], Awaitable[object]]) -> bool:
     if not places.locked():
         await places.acquire()
         return True

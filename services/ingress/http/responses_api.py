@@ -1,4 +1,4 @@
-"""/v1/responses: OpenAI's Responses in front of any provider: whole, as a stream, in the background, and again later."""
+"""POST /v1/responses: OpenAI's Responses in front of any provider: whole, as a stream, or in the background."""
 
 import asyncio
 import time
@@ -18,17 +18,17 @@ from infra.telemetry.spans import GEN_AI_OPERATION, GEN_AI_REQUEST_MODEL
 from schemas.base import JsonObject
 from schemas.errors import InternalError, InvalidRequest, SluiceError, Unavailable
 from schemas.job import Api, Job
-from schemas.openai.responses import ItemList, KeptResponse, ResponseDeleted, ResponsesRequest
+from schemas.openai.responses import KeptResponse, ResponsesRequest
 from schemas.reply import Answer, Event, Failed, Opened
 from services.ingress import policy
 from services.ingress.answers import Answers, Client, whereabouts
 from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, checked, refused
 from services.ingress.http.completions import Asked, Completions
 from services.ingress.http.jobs import Jobs
-from services.ingress.http.paging import whole_number
 from services.ingress.http.requests import bearer, disconnected, parse_object, read_body, read_request
-from services.ingress.http.responses import ASK_AGAIN_S, JSON, job_headers, served_headers
+from services.ingress.http.responses import ASK_AGAIN_S, job_headers, served_headers
 from services.ingress.http.responses_kept import Keeper, Whole
+from services.ingress.http.responses_lookup import OVER, object_response
 from services.ingress.http.responses_stream import FROM_THE_FIRST, stream
 from services.ingress.http.streams import EventStream
 from services.ingress.idempotency import Repeatable, repeatable
@@ -40,7 +40,6 @@ from services.ingress.responses.response_object import frame, status_before_end,
 from services.ingress.responses.telling import Telling
 
 _CLIENT_CLOSED = 499
-_OVER = ("completed", "failed", "incomplete", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +57,15 @@ class Responses:
     """The endpoints of responses."""
 
     def __init__(
-        self, platform: Platform, admissions: Admissions, answers: Answers, completions: Completions, jobs: Jobs
+        self, platform: Platform, admissions: Admissions, answers: Answers, completions: Completions, jobs: Jobs, keeper: Keeper
     ) -> None:
         self._platform = platform
         self._admissions = admissions
         self._answers = answers
         self._completions = completions
         self._tickets = platform.tickets
-        self._keeper = Keeper(platform, answers, jobs)
+        self._jobs = jobs
+        self._keeper = keeper
 
     async def create(self, http: HttpRequest) -> Response:
         """POST /v1/responses."""
@@ -73,48 +73,6 @@ class Responses:
             return await self._create(http)
         except CallerGone:
             return Response(status_code=_CLIENT_CLOSED)
-
-    async def retrieve(self, http: HttpRequest) -> Response:
-        """GET /v1/responses/{id}, and with `stream=true&starting_after=N` its events."""
-        whole = await self._find(http)
-        headers = {"x-request-id": whole.job_id, "x-sluice-job": whole.job_id}
-        if http.query_params.get("stream") != "true":
-            return _object_response(await self._keeper.told(whole), headers)
-        after = _starting_after(http.query_params.get("starting_after"))
-        events = self._keeper.events(whole.found, Client(disconnected(http), stays=True))
-        return EventStream(stream(Telling(whole.frame), events, after), headers)
-
-    async def cancel(self, http: HttpRequest) -> Response:
-        """POST /v1/responses/{id}/cancel: the same however often it is asked."""
-        whole = await self._find(http)
-        if not whole.background:
-            raise InvalidRequest("Cannot cancel a synchronous response.")
-        whole = await self._keeper.cancel(whole)
-        return _object_response(await self._keeper.told(whole), {"x-sluice-job": whole.job_id})
-
-    async def delete(self, http: HttpRequest) -> Response:
-        """DELETE /v1/responses/{id}."""
-        whole = await self._find(http)
-        await self._keeper.delete(whole)
-        return Response(ResponseDeleted(id=whole.id).model_dump_json(), media_type=JSON)
-
-    async def input_items(self, http: HttpRequest) -> Response:
-        """GET /v1/responses/{id}/input_items?order=&after=&limit=: the latest first unless asked otherwise."""
-        items = list((await self._find(http)).kept.items)
-        query = http.query_params
-        if query.get("order") != "asc":
-            items.reverse()
-        limit = whole_number(query, "limit", 20, 100)
-        ids = [str(item["id"]) for item in items]
-        start = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
-        page, page_ids = items[start : start + limit], ids[start : start + limit] or [None]
-        more = len(items) > start + limit
-        told = ItemList(data=page, first_id=page_ids[0], last_id=page_ids[-1], has_more=more)
-        return Response(told.model_dump_json(), media_type=JSON)
-
-    async def _find(self, http: HttpRequest) -> Whole:
-        team = self._admissions.identify(bearer(http.headers)).team.name
-        return await self._keeper.find(team, str(http.path_params["id"]))
 
     async def _create(self, http: HttpRequest) -> Response:
         began = time.perf_counter()
@@ -142,8 +100,8 @@ class Responses:
     ) -> Draft:
         """What the request asks for. Raises InvalidRequest, NotFound."""
         asked = checked(ResponsesRequest, given)
-        check(asked, given)
         background = bool(asked.background) or how.preference.respond_async
+        check(asked, given, background=background)
         streamed = bool(asked.stream) and not how.preference.respond_async
         team = identity.team.name
         items = await self._keeper.in_full(team, input_items(asked.input))
@@ -166,9 +124,9 @@ class Responses:
             admitted = await self._admissions.admit_once(identity, draft.request, self._answers.reply_to())
         except SluiceError as error:
             raise refused(error) from None
+        await self._keep(admitted.job, draft)
         again = draft.request.repeatable
         client = Client(disconnected(http), draft.request.detached or (again is not None and again.by_key), again)
-        await self._keep(admitted.job, draft)
         if isinstance(admitted, Repeated):
             client.number = admitted.number
             return await self._repeat(admitted, draft, client)
@@ -238,7 +196,7 @@ class Responses:
             case Answer():
                 telling = Telling(_frame(job, draft))
                 telling.take(first)
-                return _object_response(telling.response() | {"completed_at": self._platform.clock() // 1000}, headers)
+                return object_response(telling.response() | {"completed_at": self._platform.clock() // 1000}, headers)
             case Failed(fault=fault):
                 return error_response(fault, headers)
             case _:
@@ -255,28 +213,30 @@ class Responses:
     async def _later(self, job: Job, draft: Draft, client: Client, headers: dict[str, str]) -> Response:
         """The response as it stands; to who would rather have waited a while, as it has ended by then."""
         preference = draft.asked.preference
-        if preference.wait_s:
-            await self._ended_within(preference.wait_s, job, client)
+        ended = bool(preference.wait_s) and await self._ends_within(preference.wait_s, job, client)
         found = await self._tickets.find(job.id)
+        if ended:
+            found = await self._jobs.ended_soon(found)
         if found is not None and found.ended is not None:
             response = await self._keeper.told(Whole(response_id(job.id), found, draft.kept))
         else:
             response = unfinished(_frame(job, draft), status_before_end(found))
         if not preference.respond_async:
-            return _object_response(response, headers)
+            return object_response(response, headers)
         headers |= {"preference-applied": "respond-async"}
-        if response["status"] in _OVER:
-            return _object_response(response, headers)
+        if response["status"] in OVER:
+            return object_response(response, headers)
         where = {"location": f"/v1/jobs/{job.id}", "retry-after": str(ASK_AGAIN_S)}
-        return _object_response(response, headers | where, 202)
+        return object_response(response, headers | where, 202)
 
-    async def _ended_within(self, seconds: float, job: Job, client: Client) -> None:
+    async def _ends_within(self, seconds: float, job: Job, client: Client) -> bool:
         try:
             async with asyncio.timeout(seconds), aclosing(self._answers.follow(whereabouts(job), client)) as events:
                 async for _ in events:
                     continue
         except (TimeoutError, SluiceError):
-            return
+            return False
+        return True
 
 
 async def _with(first: Event | None, events: AsyncGenerator[Event | None]) -> AsyncGenerator[Event | None]:
@@ -289,20 +249,6 @@ async def _with(first: Event | None, events: AsyncGenerator[Event | None]) -> As
 
 def _frame(job: Job, draft: Draft) -> JsonObject:
     return frame(response_id(job.id), job.accepted_ms, draft.kept.told)
-
-
-def _object_response(told: JsonObject, headers: dict[str, str], status: int = 200) -> Response:
-    if told["status"] not in _OVER:
-        headers = headers | {"openai-poll-after-ms": str(ASK_AGAIN_S * 1000)}
-    return Response(to_json(told), status, headers, JSON)
-
-
-def _starting_after(given: str | None) -> int:
-    if given is None:
-        return FROM_THE_FIRST
-    if not given.isdecimal() or len(given) > 9:
-        raise InvalidRequest("starting_after must be the number of an event", param="starting_after")
-    return int(given)
 
 
 def _ms(began: float) -> float:

@@ -178,7 +178,7 @@ class Keeper:
         if job_id is None:
             return None
         try:
-            kept, found = await self._conversations.find(job_id), await self._tickets.find(job_id)
+            kept, found = await asyncio.gather(self._conversations.find(job_id), self._tickets.find(job_id))
         except RedisUnavailable:
             raise _away() from None
         if kept is None or found is None or found.ticket.caller.team != team:

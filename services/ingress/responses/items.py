@@ -111,7 +111,7 @@ def _text(item: JsonObject, name: str, where: str) -> str:
 
 
 def _message(item: JsonObject) -> JsonObject:
-    content = item.get("content")
+    content: JsonValue = item.get("content")
     if isinstance(content, str):
         part: JsonObject = {"type": "input_text", "text": content}
         if item.get("role") == "assistant":

@@ -58,7 +58,7 @@ _REPEATED: JsonObject = {
 """The members of a request that its response repeats, and what they are if they weren't given."""
 
 
-def check(asked: ResponsesRequest, given: JsonObject) -> None:
+def check(asked: ResponsesRequest, given: JsonObject, *, background: bool) -> None:
     """Raises InvalidRequest for what no chat can do, with a sentence that says what can be done instead."""
     for name, why in _NOT_HERE.items():
         if given.get(name):
@@ -66,7 +66,7 @@ def check(asked: ResponsesRequest, given: JsonObject) -> None:
     for index, what in enumerate(asked.include or ()):
         if what not in _INCLUDABLE:
             raise InvalidRequest(f"'{what[:64]}' can't be included here: leave it out.", param=f"include[{index}]")
-    if asked.background and asked.store is False:
+    if background and asked.store is False:
         raise InvalidRequest("Background mode requires store=true: leave `store` out.", param="store")
 
 

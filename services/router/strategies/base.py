@@ -1,6 +1,6 @@
 """What a strategy is."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from schemas.control import Deployment
@@ -10,10 +10,8 @@ Chance = Callable[[], float]
 
 
 class Strategy(Protocol):
-    """Chooses among the deployments of a model. Pure: chance comes in as an argument."""
+    """Chooses among the deployments of a model that may be asked now. Pure: chance comes in as an argument."""
 
-    def choose(
-        self, deployments: Sequence[Deployment], tried: Collection[str], cooling: Collection[str], chance: Chance
-    ) -> Deployment:
-        """One of `deployments`, which is not empty. Those `tried` in vain for this job come last, those `cooling` before them."""
+    def choose(self, deployments: Sequence[Deployment], chance: Chance) -> Deployment:
+        """One of `deployments`, which is not empty."""
         ...

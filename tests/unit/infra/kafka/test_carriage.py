@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.files import FileStore
-from infra.kafka.carriage import MAX_DELIVERIES, Booked, Carriage, Delivery, Finish, Forward, Nothing, Outcome
+from infra.kafka.carriage import MAX_DELIVERIES, Booked, Carriage, Delivery, Finish, Forward, Nothing, Outcome, PutOff
 from infra.kafka.envelope import decode, encode
 from infra.kafka.log import Headers, Incoming, Outgoing
 from infra.kafka.post import Post
@@ -19,6 +19,7 @@ from infra.kafka.shards import partitions_of
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Ending
 from infra.telemetry.spans import Tracing
+from schemas.attempt import Attempt
 from schemas.batch import BatchResult
 from schemas.completion import Completion, completion_of
 from schemas.errors import ContentBlocked
@@ -30,6 +31,9 @@ from tests.fakes.jobs import NOW_MS, SIGNER, FakeRecords, FakeTickets, a_job
 from tests.fakes.log import MemoryLog, Record
 
 TOPIC = "sluice.guard.interactive"
+CALL = Attempt(
+    id="att_1", n=1, deployment="d", provider="p", provider_model="m", started_ms=NOW_MS, latency_ms=5, status="failed"
+)
 
 
 class Bench:
@@ -499,3 +503,37 @@ async def test_a_log_that_refuses_leaves_the_record_unfinished(bench: Bench) -> 
     with pytest.raises(ConnectionError):
         await bench.work(carried(job))
     assert job.id not in bench.records.ended
+
+
+def put_off(job: Job) -> Outcome:
+    return PutOff(job.model_copy(update={"not_before_ms": NOW_MS + 30_000, "made": (CALL,)}))
+
+
+async def test_a_job_that_is_put_off_waits_in_kafka_before_its_lease_is_given_back(leased: Bench) -> None:
+    job, given_back_after = a_job(), list[int]()
+
+    class Records(FakeRecords):
+        async def put_off(self, job_id: str, made: int) -> None:
+            given_back_after.append(len(leased.log.records("sluice.delay.5s")))
+            await super().put_off(job_id, made)
+
+    records = Records()
+    leased.carriage = replace(leased.carriage, records=records)
+    leased.outcome = put_off
+    await leased.work(carried(job))
+    [waiting] = leased.log.records("sluice.delay.5s")
+    found = decode(waiting, Job)
+    assert isinstance(found, Job)
+    assert (found.id, found.not_before_ms, found.made) == (job.id, NOW_MS + 30_000, (CALL,))
+    assert SIGNER.holds(found)
+    assert (given_back_after, records.waiting) == ([1], {job.id: 1})
+    assert leased.nothing_sent
+
+
+async def test_a_job_whose_deadline_passes_while_it_is_put_off_ends_with_what_it_cost(leased: Bench) -> None:
+    job = a_job(made=(CALL,))
+    leased.clock.move(121_000)
+    await leased.work(carried(job))
+    [completion] = leased.completions
+    assert completion.status is JobStatus.EXPIRED
+    assert completion.attempts == (CALL,)

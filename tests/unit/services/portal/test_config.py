@@ -91,6 +91,13 @@ def test_gates_stand_with_their_model() -> None:
     assert Model.model_validate_json(models[0].model_dump_json()) == models[0]
 
 
+def test_the_example_in_the_documentation_says_what_it_says() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "lanes.md").read_text()
+    parsed = parse(text.partition("```yaml\n")[2].partition("```")[0])
+    assert parsed.warnings == ()
+    assert [len(model.gates) for model in parsed.models or ()] == [1, 3]
+
+
 def test_file_without_models_leaves_them_as_they_are() -> None:
     standing = Configuration(models=list(default_models(False)))
     assert parse("policy: {}").over(standing).models == standing.models

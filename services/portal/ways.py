@@ -1,0 +1,104 @@
+"""What becomes of a dead letter that is replayed. Pure."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.job import Job
+from schemas.slip import Stage
+from schemas.ticket import Ticket
+from schemas.topics import (
+    BATCH_RESULTS,
+    BATCHES,
+    COMPLETIONS,
+    Delay,
+    Lane,
+    delay_topic,
+    door_topic,
+    job_topic,
+    webhook_topic,
+)
+from schemas.webhook import WebhookDelivery
+
+Way = Literal["job", "door", "webhook", "completion", "batch", "batch result"]
+"""What a record was, by the topic that it came from."""
+
+REPLAY_OF: Final = "replay_of"
+"""Under this name a replayed job's metadata has the id of the old one."""
+
+_WAYS: Final[dict[str, Way]] = {
+    **{door_topic(lane): "door" for lane in Lane},
+    **{job_topic(stage.value, lane): "job" for stage in Stage for lane in Lane},
+    **{delay_topic(delay): "job" for delay in Delay},
+    **{webhook_topic(delay): "webhook" for delay in (None, *Delay)},
+    COMPLETIONS.name: "completion",
+    BATCHES.name: "batch",
+    BATCH_RESULTS.name: "batch result",
+}
+_NO_LINE: Final = frozenset({"empty", "invalid_line"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hopeless:
+    """It can't be replayed: why, in a sentence."""
+
+    why: str
+
+
+def way_of(topic: str, reason: str) -> Way | Hopeless:
+    """What a record of this topic, put aside for this reason, is replayed as."""
+    way = _WAYS.get(topic)
+    if way is None:
+        return Hopeless(f"records of {topic or 'an unknown topic'} are of no use later")
+    if way == "door" and reason in _NO_LINE:
+        return Hopeless("it is no line of batch input and would be put aside again: its publisher has to send it anew")
+    return way
+
+
+def renewed(job: Job, new_id: str, now_ms: int) -> Job:
+    """The job begun anew from the front of its way, with as much time as it had. Not signed yet.
+
+    Nobody waits for it: what answered a connection is kept, to be asked for by its id. Who reads results reads a second one.
+    """
+    kept = job.reply_to.kind == "inbox"
+    metadata = {**job.labels.metadata, REPLAY_OF: job.id}
+    return job.model_copy(
+        update={
+            "id": new_id,
+            "slip": job.way,
+            "accepted_ms": now_ms,
+            "deadline_ms": now_ms + job.deadline_ms - job.accepted_ms,
+            "not_before_ms": 0,
+            "steps": (),
+            "made": (),
+            "verdict": None,
+            "cache": job.cache.model_copy(update={"key": None, "status": "bypass"}),
+            "labels": job.labels.model_copy(update={"metadata": metadata}),
+            "detached": kept or job.detached,
+            "keep_s": (job.keep_s or job.policy.keep_results_s) if kept else job.keep_s,
+            "signature": "",
+        }
+    )
+
+
+def ticket_of(job: Job) -> Ticket:
+    """What is kept of a job that may be asked for."""
+    return Ticket(
+        job_id=job.id,
+        api=job.api,
+        lane=job.lane,
+        model=job.model,
+        caller=job.caller,
+        labels=job.labels,
+        known_as=job.known_as,
+        stream=job.stream,
+        detached=job.detached,
+        partition=job.reply_to.partition,
+        accepted_ms=job.accepted_ms,
+        deadline_ms=job.deadline_ms,
+        not_before_ms=job.not_before_ms,
+    )
+
+
+def first_try(delivery: WebhookDelivery, now_ms: int) -> WebhookDelivery:
+    """The delivery as if it had just been asked for: it has all its tries before it again."""
+    return delivery.model_copy(update={"attempt": 0, "not_before_ms": 0, "created_ms": now_ms})

@@ -1,0 +1,1 @@
+"""Dispatch gates: what holds batch jobs back, one file a gate."""

@@ -1,0 +1,82 @@
+"""A provider that is away for some seconds, and one with a small quota, seen from outside."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator
+
+import httpx
+import pytest
+
+from tests.kafka_client import bearer, line, publish, tail_of
+from tests.system import INPUT_USD, OUTPUT_USD, PROVIDER_KEY, Provider, System, chat, prompt, until
+
+LINES, FAILING = 30, 12
+AWAY, NARROW = "mock-away", "mock-narrow"
+
+
+def config(provider: Provider) -> str:
+    price = {"input_cost_per_token": str(INPUT_USD), "output_cost_per_token": str(OUTPUT_USD)}
+
+    def model(name: str, **params: object) -> dict[str, object]:
+        params |= {"model": f"mocked/{name}", "api_base": provider.base_url, "api_key": PROVIDER_KEY}
+        return {"model_name": name, "litellm_params": params, "model_info": price}
+
+    return json.dumps({"model_list": [model(AWAY), model(NARROW, rpm=6)], "gates": {NARROW: [{"quota_share": 0.5}]}})
+
+
+@pytest.fixture(scope="module")
+async def own(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
+    """A system of our own: its deployments cool."""
+    system = await System.start(tmp_path_factory.mktemp("outage"), config(provider))
+    yield system
+    assert await system.stop() == 0, system.log_tail
+
+
+async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: System, provider: Provider) -> None:
+    team, hasty = await own.create_team("patient"), await own.create_team("hasty")
+    lines = [line(f"line-{n}", chat(AWAY, prompt())) for n in range(LINES)]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        # The first of them fail, after a second: one after another, and the others have been answered by then.
+        faults = {AWAY: ["500-latency-1000"] * FAILING}
+        assert (await http.post(f"{provider.base_url.removesuffix('/v1')}/faults", json=faults)).status_code == 200
+    await publish(own.kafka, "sluice.jobs.batch", lines, bearer(await own.job_token(team)))
+
+    async with hasty.http() as client:
+
+        async def refused() -> httpx.Response | None:
+            answer = await client.post("/v1/chat/completions", json=chat(AWAY))
+            return answer if answer.status_code == 503 else None
+
+        told = await until(refused, 10)
+    assert told.json()["error"]["code"] == "provider_unavailable"
+    assert 1 <= int(told.headers["retry-after"]) <= 60
+    assert told.headers["x-should-retry"] == "true"
+
+    async with tail_of(own.kafka, f"sluice.results.{team.name}") as tail:
+        await tail.read_until(lambda: len(tail.records) >= LINES)
+        rows = await own.usage(team.name, LINES)
+        await tail.read_to_end()
+    found = [record.json() for record in tail.records]
+    assert Counter(result["custom_id"] for result in found) == Counter(f"line-{n}" for n in range(LINES))
+    assert {result["response"]["status_code"] for result in found} == {200}
+    assert len(rows) == LINES
+    assert {row["lane"] for row in rows} == {"batch"}
+    assert {row["status"] for row in rows} == {"completed"}
+    attempts = [attempt for row in rows for attempt in await own.attempts(row["job_id"])]
+    called = {entry.marker for entry in await provider.entries(model=AWAY)}
+    assert {attempt["attempt_id"] for attempt in attempts} <= called
+    assert Counter(attempt["status"] for attempt in attempts)["completed"] == LINES
+    assert Counter(attempt["status"] for attempt in attempts)["failed"] >= 5
+    assert "unknown" not in {attempt["status"] for attempt in attempts}
+
+
+async def test_interactive_is_told_when_the_providers_quota_is_in_use(own: System, provider: Provider) -> None:
+    team = await own.create_team("hasty")
+    async with team.http() as client:
+        answers = [await client.post("/v1/chat/completions", json=chat(NARROW, prompt())) for _ in range(6)]
+    # Six a minute, of which one is batch's.
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert 5 <= int(answers[-1].headers["retry-after"]) <= 13
+    assert answers[-1].headers["x-should-retry"] == "true"
+    assert len(await provider.entries(model=NARROW)) == 5

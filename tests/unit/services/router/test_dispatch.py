@@ -1,0 +1,198 @@
+"""Quotas and gates on a job's way: who waits, for how long, and what he is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from infra.kafka.carriage import Finish, PutOff
+from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import Lease
+from infra.redis.quota import Taken
+from schemas.control import Model
+from schemas.gates import WindowGate
+from schemas.job import JobStatus
+from schemas.reply import Failed
+from schemas.topics import Lane
+from services.router.places import Places
+from services.router.quota import Quotas
+from tests.fakes.clock import in_virtual_time
+from tests.unit.services.router.doubles import START_MS, Bench, Hangs, answer, deployment, job, model, virtual_clock
+
+HOUR_MS = 3_600_000
+BATCH = job(lane=Lane.BATCH, deadline_ms=START_MS + 24 * HOUR_MS)
+
+
+def bench(*script: object, table: Model | None = None) -> Bench:
+    return Bench(*script, table=table, clock=virtual_clock)
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def slow(s: float) -> Callable[[], Awaitable[str]]:
+    async def done() -> str:
+        await asyncio.sleep(s)
+        return answer()
+
+    return done
+
+
+def status(outcome: object) -> JobStatus:
+    assert isinstance(outcome, Finish)
+    return outcome.completion.status
+
+
+# Requests per minute
+
+
+@in_virtual_time
+async def test_a_short_wait_for_the_minute_is_waited_in_place() -> None:
+    for lane, wait_ms in ((Lane.INTERACTIVE, 1_500), (Lane.BATCH, 3_500)):
+        on, began = bench(answer(), table=model(deployment(rpm=60))), seconds()
+        on.quota_waits.append(wait_ms)
+        assert status(await on.handle(job(lane=lane))) is JobStatus.COMPLETED
+        assert seconds() - began == wait_ms / 1000
+
+
+@in_virtual_time
+async def test_interactive_is_told_at_once_when_a_longer_wait_would_be_in_vain() -> None:
+    on = bench(table=model(deployment(rpm=60)))
+    on.quota_waits.append(7_300)
+    end = await on.handle(job())
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Failed)
+    fault = end.last.fault
+    assert (fault.status, fault.code, fault.retry_after_s, fault.should_retry) == (429, "rate_limit_exceeded", 8, True)
+    assert (seconds(), len(on.provider.asked)) == (0, 0)
+
+
+@in_virtual_time
+async def test_interactive_with_little_time_waits_half_of_it() -> None:
+    on = bench(table=model(deployment(rpm=60)))
+    on.quota_waits.append(600)
+    end = await on.handle(job(deadline_ms=START_MS + 1_000))
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Failed)
+    assert end.last.fault.status == 429
+
+
+@in_virtual_time
+async def test_batch_is_put_off_for_a_longer_wait_and_no_call_is_on_its_record() -> None:
+    on = bench(answer(), table=model(deployment(rpm=60)))
+    on.quota_waits.append(30_000)
+    outcome = await on.handle(BATCH)
+    assert isinstance(outcome, PutOff)
+    assert outcome.job.not_before_ms == START_MS + 30_000
+    assert outcome.job.made == ()
+    assert on.records.asks[0]["attempts"] == 0
+    assert status(await on.handle(outcome.job)) is JobStatus.COMPLETED
+
+
+@in_virtual_time
+async def test_another_deployment_is_tried_before_anybody_waits() -> None:
+    on = bench(answer(), table=model(deployment("d1", rpm=60), deployment("d2", rpm=60)))
+    on.quota_waits.append(30_000)
+    end = await on.handle(job())
+    assert isinstance(end, Finish)
+    assert [a.deployment for a in end.completion.attempts] == ["d2"]
+    assert dict(on.charged) == {("d1", Lane.INTERACTIVE): 0, ("d2", Lane.INTERACTIVE): 1}
+
+
+@in_virtual_time
+async def test_a_job_that_waits_for_another_router_is_charged_nothing() -> None:
+    on = bench(answer(), table=model(deployment(rpm=60)))
+    on.records.leases += [Lease("leased", left_ms=9_000), *(Lease("leased", left_ms=8_000) for _ in range(9)), Lease("exhausted")]
+    assert status(await on.handle()) is JobStatus.COMPLETED
+    assert on.charged["d1", Lane.INTERACTIVE] == 2, "one for the look at the lease, one for the call"
+    assert on.records.calls[0] == "release"
+
+
+@in_virtual_time
+async def test_without_redis_the_provider_knows_its_quota_itself() -> None:
+    async def away(*_: object) -> Taken:
+        raise RedisUnavailable("away")
+
+    on = bench()
+    quotas = Quotas(away, Places(on.health, on.clock), on.clock)
+    assert await quotas.charge(deployment(rpm=1), Lane.BATCH) == 0
+
+
+# Calls at once
+
+
+@in_virtual_time
+async def test_interactive_waits_two_seconds_for_a_place_and_batch_four() -> None:
+    table = model(deployment(max_parallel_requests=1))
+    for lane, s in ((Lane.INTERACTIVE, 2), (Lane.BATCH, 4)):
+        on = bench(Hangs(), answer(), table=table)
+        blocking = asyncio.create_task(on.handle(job(id="job_018f00000000700080000000000000bb")))
+        await asyncio.sleep(0)
+        began = seconds()
+        outcome = await on.handle(job(lane=lane))
+        assert seconds() - began == s
+        if lane is Lane.BATCH:
+            assert isinstance(outcome, PutOff)
+        else:
+            assert isinstance(outcome, Finish)
+            assert isinstance(outcome.last, Failed)
+            assert (outcome.last.fault.status, outcome.last.fault.retry_after_s) == (429, 1)
+        blocking.cancel()
+        await asyncio.wait([blocking])
+        assert status(await on.handle(job(lane=lane))) is JobStatus.COMPLETED, "who was cut gave his place back"
+
+
+@in_virtual_time
+async def test_a_freed_place_is_used_at_once() -> None:
+    on = bench(slow(1), answer(), table=model(deployment(max_parallel_requests=1)))
+    first = asyncio.create_task(on.handle(job(id="job_018f00000000700080000000000000bb")))
+    await asyncio.sleep(0)
+    assert status(await on.handle()) is JobStatus.COMPLETED
+    assert seconds() == 1
+    await first
+
+
+@in_virtual_time
+async def test_batch_saturates_and_interactive_still_finds_its_quarter() -> None:
+    on = bench(*(slow(10) for _ in range(20)), *(answer() for _ in range(5)), table=model(deployment(max_parallel_requests=20)))
+
+    def named(number: int, lane: Lane) -> str:
+        return f"job_018f0000000070008000{int(lane is Lane.BATCH)}{number:011x}"
+
+    flood = [asyncio.create_task(on.handle(job(id=named(n, Lane.BATCH), lane=Lane.BATCH))) for n in range(40)]
+    await asyncio.sleep(0.1)
+    assert len(on.provider.asked) == 15
+    began = seconds()
+    outcomes = await asyncio.gather(*(on.handle(job(id=named(n, Lane.INTERACTIVE))) for n in range(5)))
+    assert len(on.provider.asked) == 20
+    assert {status(outcome) for outcome in outcomes} == {JobStatus.COMPLETED}
+    assert seconds() - began == 10, "their own calls' time, and no wait"
+    for task in flood:
+        task.cancel()
+    await asyncio.wait(flood)
+
+
+# Gates
+
+
+def gated(window: str) -> Model:
+    return model().model_copy(update={"gates": (WindowGate(window=window),)})
+
+
+@in_virtual_time
+async def test_a_closed_gate_holds_batch_until_it_opens_and_never_interactive() -> None:
+    # START_MS is 08:00 UTC.
+    on = bench(answer(), answer(), table=gated("22:00-06:00"))
+    assert status(await on.handle(job())) is JobStatus.COMPLETED
+    outcome = await on.handle(BATCH)
+    assert isinstance(outcome, PutOff)
+    assert outcome.job.not_before_ms == START_MS + 14 * HOUR_MS
+    assert len(on.provider.asked) == 1
+    assert status(await on.carry(outcome.job)) is JobStatus.COMPLETED
+    assert seconds() == 14 * 3600
+
+
+@in_virtual_time
+async def test_a_job_that_could_not_wait_until_the_gate_opens_goes_before_its_deadline() -> None:
+    on = bench(answer(), table=gated("22:00-06:00"))
+    assert status(await on.carry(job(lane=Lane.BATCH, deadline_ms=START_MS + 2 * HOUR_MS))) is JobStatus.COMPLETED
+    assert seconds() == 2 * 3600 - 600
