@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from schemas.base import Message
-from schemas.job import Api, Caller, JobStatus, Labels
+from schemas.job import Api, Caller, Job, JobStatus, Labels
 from schemas.reply import Event
 from schemas.topics import Lane
 from schemas.usage import Usage
@@ -44,3 +44,22 @@ class Ended(Message):
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
     attempts: int = 0
+
+
+def ticket_of(job: Job) -> Ticket:
+    """The ticket of a job."""
+    return Ticket(
+        job_id=job.id,
+        api=job.api,
+        lane=job.lane,
+        model=job.model,
+        caller=job.caller,
+        labels=job.labels,
+        known_as=job.known_as,
+        stream=job.stream,
+        detached=job.detached,
+        partition=job.reply_to.partition,
+        accepted_ms=job.accepted_ms,
+        deadline_ms=job.deadline_ms,
+        not_before_ms=job.not_before_ms,
+    )

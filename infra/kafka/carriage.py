@@ -218,7 +218,7 @@ class Carriage:
                 # Only now: until it is acknowledged, this copy is the only one.
                 await self._patiently(job, lambda: self.records.put_off(later.id, len(later.made)))
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq, again=again):
-                if again and await self._is_told(job, completion):
+                if await self._is_told(job, completion, again, delivery):
                     await self.post.book(completion, delivery.traceparent)
                 else:
                     await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
@@ -243,11 +243,15 @@ class Carriage:
         await self._patiently(job, lambda: self.records.was_ending(job.id, copy, forget=True))
         return False
 
-    async def _is_told(self, job: Job, completion: Completion) -> bool:
-        """A connection drops what it was told before; the reader of a results topic can't."""
-        if job.reply_to.kind != "results":
+    async def _is_told(self, job: Job, completion: Completion, again: bool, delivery: Delivery) -> bool:
+        """A connection drops what it was told before; the reader of a results topic can't.
+
+        Another life may have ended the job without a call, of which a lease knows nothing.
+        """
+        if job.reply_to.kind != "results" or not (again or (self.leased and delivery.suspect)):
             return False
-        began_ms = min((attempt.started_ms for attempt in completion.attempts), default=job.accepted_ms)
+        attempts = completion.attempts if again else ()
+        began_ms = min((attempt.started_ms for attempt in attempts), default=job.accepted_ms)
         return await self.told(job.caller.team, result_id(job.id), began_ms)
 
     async def _patiently(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:

@@ -29,7 +29,7 @@ from schemas.errors import (
 from schemas.job import Api, CacheRequest, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.policy import EffectivePolicy, WebhookPolicy
-from schemas.ticket import Ticket
+from schemas.ticket import ticket_of
 from schemas.topics import ROUTER, Lane
 from services.ingress import policy
 from services.ingress.idempotency import Claim, Repeatable
@@ -278,27 +278,9 @@ def _keeping(request: Request, job: Job) -> Keeping | None:
         claim=claim.model_dump_json().encode() if again else b"",
         claim_ms=again.kept_ms(rest_ms) if again else 0,
         attaches=again.attaches if again else False,
-        ticket=_ticket(job).model_dump_json(exclude_defaults=True).encode() if ticketed else b"",
+        ticket=ticket_of(job).model_dump_json(exclude_defaults=True).encode() if ticketed else b"",
         ticket_ms=rest_ms + max(job.keep_s * 1000, _RESUME_MS),
         list_key=list_key(job.caller.team) if job.keep_s else "",
-    )
-
-
-def _ticket(job: Job) -> Ticket:
-    return Ticket(
-        job_id=job.id,
-        api=job.api,
-        lane=job.lane,
-        model=job.model,
-        caller=job.caller,
-        labels=job.labels,
-        known_as=job.known_as,
-        stream=job.stream,
-        detached=job.detached,
-        partition=job.reply_to.partition,
-        accepted_ms=job.accepted_ms,
-        deadline_ms=job.deadline_ms,
-        not_before_ms=job.not_before_ms,
     )
 
 

@@ -23,7 +23,7 @@ from schemas.job import Job
 from schemas.webhook import WebhookDelivery
 from services.portal.dead import Dead
 from services.portal.handler import Admin, NewJobToken
-from services.portal.ways import Hopeless, Way, first_try, renewed, ticket_of, way_of
+from services.portal.ways import Hopeless, Way, first_try, renewed, way_of
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from typing import Final, Literal
 
 from schemas.job import Job
 from schemas.slip import Stage
-from schemas.ticket import Ticket
 from schemas.topics import (
     BATCH_RESULTS,
     BATCHES,
@@ -77,25 +76,6 @@ def renewed(job: Job, new_id: str, now_ms: int) -> Job:
             "keep_s": (job.keep_s or job.policy.keep_results_s) if kept else job.keep_s,
             "signature": "",
         }
-    )
-
-
-def ticket_of(job: Job) -> Ticket:
-    """What is kept of a job that may be asked for."""
-    return Ticket(
-        job_id=job.id,
-        api=job.api,
-        lane=job.lane,
-        model=job.model,
-        caller=job.caller,
-        labels=job.labels,
-        known_as=job.known_as,
-        stream=job.stream,
-        detached=job.detached,
-        partition=job.reply_to.partition,
-        accepted_ms=job.accepted_ms,
-        deadline_ms=job.deadline_ms,
-        not_before_ms=job.not_before_ms,
     )
 
 

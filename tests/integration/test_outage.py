@@ -11,6 +11,8 @@ from tests.kafka_client import bearer, line, publish, tail_of
 from tests.system import INPUT_USD, OUTPUT_USD, PROVIDER_KEY, Provider, System, chat, prompt, until
 
 LINES, FAILING = 30, 12
+ENOUGH = 5
+"""Failures in a row, after which a deployment is left alone."""
 AWAY, NARROW = "mock-away", "mock-narrow"
 
 
@@ -41,13 +43,19 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
         assert (await http.post(f"{provider.base_url.removesuffix('/v1')}/faults", json=faults)).status_code == 200
     await publish(own.kafka, "sluice.jobs.batch", lines, bearer(await own.job_token(team)))
 
+    async def is_down() -> bool:
+        entries = await provider.entries(model=AWAY)
+        return sum(entry.status == 500 and entry.outcome == "finished" for entry in entries) >= ENOUGH
+
+    # An answer in between would say that all is well.
+    assert await until(is_down)
     async with hasty.http() as client:
 
         async def refused() -> httpx.Response | None:
             answer = await client.post("/v1/chat/completions", json=chat(AWAY))
             return answer if answer.status_code == 503 else None
 
-        told = await until(refused, 10)
+        told = await until(refused, 4)
     assert told.json()["error"]["code"] == "provider_unavailable"
     assert 1 <= int(told.headers["retry-after"]) <= 60
     assert told.headers["x-should-retry"] == "true"
@@ -66,7 +74,7 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
     called = {entry.marker for entry in await provider.entries(model=AWAY)}
     assert {attempt["attempt_id"] for attempt in attempts} <= called
     assert Counter(attempt["status"] for attempt in attempts)["completed"] == LINES
-    assert Counter(attempt["status"] for attempt in attempts)["failed"] >= 5
+    assert Counter(attempt["status"] for attempt in attempts)["failed"] >= ENOUGH
     assert "unknown" not in {attempt["status"] for attempt in attempts}
 
 

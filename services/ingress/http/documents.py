@@ -1,5 +1,6 @@
 """/openapi.json and /asyncapi.json: generated from the schemas, so that they can't lag behind the code."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,14 +10,15 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from schemas.base import JsonObject
-from schemas.batch import BatchLine, BatchResult
+from schemas.batch import BatchLine, BatchOrder, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.job import Job
 from schemas.openai.answers import ModelCard, ModelList
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.reply import Reply
-from schemas.topics import TOPICS, Topic
+from schemas.topics import TOPICS, Delay, Lane, Topic
+from schemas.webhook import WebhookDelivery
 
 _VERSION = "0.1.0"
 _ERROR: JsonObject = {
@@ -37,6 +39,13 @@ _ERROR: JsonObject = {
 }
 
 
+_PARAMETERS: dict[str, JsonObject] = {
+    "lane": {"enum": [lane.value for lane in Lane]},
+    "delay": {"enum": [delay.value for delay in Delay]},
+    "team": {"description": "the team's name"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """An endpoint as the document tells of it."""
@@ -54,6 +63,24 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("post", "/v1/embeddings", "Embeddings of texts", EmbeddingRequest),
     Operation("get", "/v1/models", "The models that the key may use", answer=ModelList),
     Operation("get", "/v1/models/{model}", "One model", answer=ModelCard),
+    Operation("get", "/v1/jobs", "The team's asynchronous jobs, the youngest first"),
+    Operation("get", "/v1/jobs/{id}", "A job: its status, and its result when it has ended"),
+    Operation("delete", "/v1/jobs/{id}", "Cancel a job"),
+    Operation("get", "/v1/jobs/{id}/events", "A job's events as server-sent events, from behind `Last-Event-ID` on"),
+    Operation("post", "/v1/files", "Upload a file (multipart)"),
+    Operation("get", "/v1/files", "The team's files"),
+    Operation("get", "/v1/files/{id}", "A file"),
+    Operation("get", "/v1/files/{id}/content", "What is in a file"),
+    Operation("delete", "/v1/files/{id}", "Delete a file"),
+    Operation("post", "/v1/batches", "Run the lines of a file in the batch lane"),
+    Operation("get", "/v1/batches", "The team's batches"),
+    Operation("get", "/v1/batches/{id}", "A batch"),
+    Operation("post", "/v1/batches/{id}/cancel", "Cancel a batch"),
+    Operation("post", "/v1/responses", "A response: whole, streamed, or in the background"),
+    Operation("get", "/v1/responses/{id}", "A response, or its events from behind `starting_after` on"),
+    Operation("delete", "/v1/responses/{id}", "Delete a response"),
+    Operation("post", "/v1/responses/{id}/cancel", "Cancel a response that runs in the background"),
+    Operation("get", "/v1/responses/{id}/input_items", "What a response was asked"),
     Operation("post", "/v1/job_tokens", "A short-lived token for the Kafka door"),
     Operation("get", "/healthz", "Is the process alive", public=True),
     Operation("get", "/readyz", "Is it ready, and if not, why", public=True),
@@ -61,7 +88,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("get", "/openapi.json", "This document", public=True),
     Operation("get", "/asyncapi.json", "The topics and their messages", public=True),
 )
-_MESSAGES: tuple[type[BaseModel], ...] = (BatchLine, BatchResult, Job, Reply, Completion, Cancel)
+_MESSAGES: tuple[type[BaseModel], ...] = (
+    BatchLine,
+    BatchResult,
+    BatchOrder,
+    Job,
+    Reply,
+    Completion,
+    Cancel,
+    WebhookDelivery,
+)
 
 
 async def openapi_json(_: HttpRequest) -> Response:
@@ -124,8 +160,8 @@ def _operation(operation: Operation) -> JsonObject:
             "default": {"description": "An error", "content": _content("#/components/schemas/Error")},
         },
     }
-    if "{model}" in operation.path:
-        told["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if named := re.search(r"{(\w+)}", operation.path):
+        told["parameters"] = [{"name": named[1], "in": "path", "required": True, "schema": {"type": "string"}}]
     if operation.request:
         told["requestBody"] = {"required": True, "content": _content(f"#/components/schemas/{operation.request.__name__}")}
     if not operation.public:
@@ -165,10 +201,7 @@ def _channel(topic: Topic) -> JsonObject:
     }
     if topic.payload in known:
         channel["messages"] = {topic.payload: {"$ref": f"#/components/messages/{topic.payload}"}}
-    parameters = [name for name in ("lane", "team") if f"{{{name}}}" in topic.name]
+    parameters = [name for name in _PARAMETERS if f"{{{name}}}" in topic.name]
     if parameters:
-        channel["parameters"] = {
-            name: {"enum": ["interactive", "batch"]} if name == "lane" else {"description": "the team's name"}
-            for name in parameters
-        }
+        channel["parameters"] = {name: _PARAMETERS[name] for name in parameters}
     return channel

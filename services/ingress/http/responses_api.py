@@ -160,7 +160,8 @@ class Responses:
         if not job.detached:
             return await self._answer(job, draft, self._answers.events(job, traceparent, client), headers)
         if draft.stream:
-            return await self._answer(job, draft, self._answers.events_of_detached(job, traceparent, client), headers)
+            events = self._keeper.noted(job.id, self._answers.events_of_detached(job, traceparent, client))
+            return await self._answer(job, draft, events, headers)
         await self._answers.submit(job, traceparent, client.again)
         return await self._later(job, draft, client, headers)
 

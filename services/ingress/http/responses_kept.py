@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from typing import cast
 
 from infra.platform import Platform
@@ -14,7 +14,7 @@ from schemas.base import JsonObject
 from schemas.errors import InvalidRequest, NotFound, SluiceError, Unavailable
 from schemas.openai.responses import KeptResponse
 from schemas.reply import Answer, Event, Failed, Opened
-from services.ingress.answers import Answers, Client, Whereabouts, retold
+from services.ingress.answers import Answers, Client, Whereabouts, is_last, retold
 from services.ingress.http.jobs import Jobs
 from services.ingress.responses.ids import job_id_of, response_id, response_of_item
 from services.ingress.responses.items import input_items, references, resolved
@@ -25,6 +25,8 @@ _LOOK_BACK_MS = 1_500
 """How long the events of a job that has ended are waited for: they all stand in the log, or no longer."""
 
 _MOST_REFERENCES = 50
+_ABOUT_TO_END = ("answered", "ending", "done")
+"""States of a job whose end is about to be noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,13 @@ class Keeper:
             raise NotFound(f"Response with id '{response_id[:100]}' not found.", code="response_not_found")
         return whole
 
+    async def find_settled(self, team: str, response_id: str) -> Whole:
+        """As `find`; if its last event may have gone out already, once its end is noted."""
+        whole = await self.find(team, response_id)
+        if whole.found.ended is None and (not whole.background or whole.found.state in _ABOUT_TO_END):
+            return await self._settled(whole)
+        return whole
+
     async def keep(self, job_id: str, kept: KeptResponse, life_ms: int) -> None:
         """Raises Unavailable."""
         try:
@@ -91,10 +100,10 @@ class Keeper:
             return whole
         try:
             await self._answers.cancel(whole.job_id, whole.found.ticket.deadline_ms)
-            found = await self._jobs.ended_soon(await self._tickets.find(whole.job_id))
+            whole = replace(whole, found=await self._tickets.find(whole.job_id) or whole.found)
         except RedisUnavailable:
             raise _away() from None
-        return Whole(whole.id, found or whole.found, whole.kept)
+        return await self._settled(whole)
 
     async def conversation(self, team: str, previous_id: str) -> tuple[JsonObject, ...]:
         """All items up to the end of a response: what came before it, its input, its output. Raises NotFound, InvalidRequest."""
@@ -105,10 +114,10 @@ class Keeper:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        found = await self._jobs.ended_soon(whole.found) or whole.found
-        if found.ended is None:
+        whole = await self._settled(whole)
+        if whole.found.ended is None:
             raise InvalidRequest("The previous response has not ended yet: wait for it.", param="previous_response_id")
-        told = await self.told(Whole(whole.id, found, whole.kept))
+        told = await self.told(whole)
         return (*whole.kept.before, *whole.kept.items, *cast("list[JsonObject]", told["output"]))
 
     async def in_full(self, team: str, items: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
@@ -145,10 +154,27 @@ class Keeper:
         """All events of a job, also those to come."""
         ended = found.ended
         if ended is None:
-            return self._answers.follow(self._place(found), client or _nobody())
+            return self.noted(found.ticket.job_id, self._answers.follow(self._place(found), client or _nobody()))
         if ended.stream or isinstance(ended.last, Answer) or not found.ticket.stream:
             return retold(ended)
         return self._from_the_log(found)
+
+    async def noted(self, job_id: str, events: AsyncGenerator[Event | None]) -> AsyncGenerator[Event | None]:
+        """The events of a kept job; the last only when who asks for the job finds that it has ended."""
+        async with aclosing(events):
+            async for event in events:
+                if is_last(event):
+                    with suppress(RedisUnavailable):
+                        await self._jobs.ended_soon(await self._tickets.find(job_id))
+                yield event
+
+    async def _settled(self, whole: Whole) -> Whole:
+        """The response once its end is noted, or as it stands after a while. Raises Unavailable."""
+        try:
+            found = await self._jobs.ended_soon(whole.found)
+        except RedisUnavailable:
+            raise _away() from None
+        return replace(whole, found=found or whole.found)
 
     async def _from_the_log(self, found: Found) -> AsyncGenerator[Event | None]:
         """Of a stream that wasn't kept, since it failed or was too long. Raises NotFound if the log doesn't hold it any more."""

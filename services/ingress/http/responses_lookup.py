@@ -30,9 +30,10 @@ class ResponseLookup:
 
     async def retrieve(self, http: HttpRequest) -> Response:
         """GET /v1/responses/{id}, and with `stream=true&starting_after=N` its events."""
-        whole = await self._find(http)
+        streamed = http.query_params.get("stream") == "true"
+        whole = await self._find(http) if streamed else await self._keeper.find_settled(*self._asked(http))
         headers = {"x-request-id": whole.job_id, "x-sluice-job": whole.job_id}
-        if http.query_params.get("stream") != "true":
+        if not streamed:
             return object_response(await self._keeper.told(whole), headers)
         after = _starting_after(http.query_params.get("starting_after"))
         events = self._keeper.events(whole.found, Client(disconnected(http), stays=True))
@@ -67,8 +68,11 @@ class ResponseLookup:
         return Response(told.model_dump_json(), media_type=JSON)
 
     async def _find(self, http: HttpRequest) -> Whole:
-        team = self._admissions.identify(bearer(http.headers)).team.name
-        return await self._keeper.find(team, str(http.path_params["id"]))
+        return await self._keeper.find(*self._asked(http))
+
+    def _asked(self, http: HttpRequest) -> tuple[str, str]:
+        """Which team asks for which response."""
+        return self._admissions.identify(bearer(http.headers)).team.name, str(http.path_params["id"])
 
 
 def object_response(told: JsonObject, headers: dict[str, str], status: int = 200) -> Response:

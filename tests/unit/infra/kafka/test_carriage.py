@@ -530,10 +530,12 @@ async def test_a_job_that_is_put_off_waits_in_kafka_before_its_lease_is_given_ba
     assert leased.nothing_sent
 
 
-async def test_a_job_whose_deadline_passes_while_it_is_put_off_ends_with_what_it_cost(leased: Bench) -> None:
-    job = a_job(made=(CALL,))
-    leased.clock.move(121_000)
-    await leased.work(carried(job))
+async def test_a_job_that_fails_after_it_was_put_off_ends_with_what_it_cost(leased: Bench) -> None:
+    def fails(job: Job) -> Outcome:
+        raise ContentBlocked(job.id)
+
+    leased.outcome = fails
+    await leased.work(carried(a_job(made=(CALL,))))
     [completion] = leased.completions
-    assert completion.status is JobStatus.EXPIRED
+    assert completion.status is JobStatus.FAILED
     assert completion.attempts == (CALL,)

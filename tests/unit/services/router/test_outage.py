@@ -264,6 +264,18 @@ async def test_a_provider_that_never_comes_back_ends_a_job_just_before_its_deadl
 
 
 @in_virtual_time
+async def test_a_job_whose_deadline_passes_while_it_waits_ends_with_what_it_cost() -> None:
+    on = bench(Flaky())
+    outcome = await on.handle(batch_job(1))
+    assert isinstance(outcome, PutOff)
+    await asyncio.sleep(2 * DAY_MS / 1000)
+    end = await on.handle(outcome.job)
+    assert isinstance(end, Finish)
+    assert end.completion.status is JobStatus.EXPIRED
+    assert end.completion.attempts == outcome.job.made != ()
+
+
+@in_virtual_time
 async def test_too_late_is_not_sent_out() -> None:
     on = bench(Flaky(away_s=0))
     end = await on.handle(job(deadline_ms=START_MS + 120))
