@@ -40,7 +40,7 @@ class Ingress:
         jobs = Jobs(platform, admissions, self._answers)
         models = Models(admissions, platform.control.table)
         tokens = Tokens(admissions, platform.tokens, platform.clock)
-        self._batches = BatchService(platform, admissions, post)
+        self._batches = BatchService(platform, admissions, post, self._webhooks.check_target)
         door = Door(platform, admissions, platform.tokens, post)
         source = platform.source("door", *(door_topic(lane) for lane in Lane))
         self._stage = Stage("door", source, door.work, platform.settings.concurrency, platform.pace)

@@ -20,6 +20,7 @@ from schemas.base import Message
 from schemas.batch import BatchOrder, BatchResult
 from schemas.completion import Completion
 from schemas.job import Job
+from schemas.ticket import ticket_of
 from schemas.webhook import WebhookDelivery
 from services.portal.dead import Dead
 from services.portal.handler import Admin, NewJobToken

@@ -42,15 +42,6 @@ def deadline_ms(header: str | None, metadata: Mapping[str, str] | None, created_
     return created_ms + WINDOW_MS if wanted is None else admission.check_deadline(wanted, created_ms)
 
 
-def webhook(header: str | None) -> str:
-    """`x-sluice-webhook`, or empty. Raises InvalidRequest."""
-    if not header:
-        return ""
-    if not header.startswith(("https://", "http://")) or len(header) > 2048:
-        raise InvalidRequest("x-sluice-webhook must be a URL", param="x-sluice-webhook")
-    return header
-
-
 def results_partition(batch_id: str) -> int:
     """The partition of `sluice.batch_results` on which the ends of a batch's lines stand."""
     return crc32(batch_id.encode()) % BATCH_RESULTS.partitions

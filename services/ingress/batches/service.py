@@ -18,7 +18,7 @@ from schemas.topics import BATCHES
 from services.ingress.batches.files import Files
 from services.ingress.batches.runner import Runner
 from services.ingress.batches.submission import Submission
-from services.ingress.handler import Admissions
+from services.ingress.handler import Admissions, CheckWebhook
 from services.ingress.http.batches import BatchEndpoints
 from services.ingress.http.files import FileEndpoints
 
@@ -35,7 +35,7 @@ _WORTHLESS_S = 2 * 86_400.0
 class BatchService:
     """Files, batches, and who runs them."""
 
-    def __init__(self, platform: Platform, admissions: Admissions, post: Post) -> None:
+    def __init__(self, platform: Platform, admissions: Admissions, post: Post, check_webhook: CheckWebhook) -> None:
         """Raises ValueError if the store that SLUICE_OBJECTS names can't be used."""
         self._work_dir = platform.settings.work_dir
         self._store = ObjectStore(platform.settings.objects_url)
@@ -45,7 +45,7 @@ class BatchService:
         self._stage = Stage("batches", platform.source("batches", BATCHES.name), runner.work, _WAITING)
         self._sweeping: asyncio.Task[None] | None = None
         files = FileEndpoints(platform, admissions, self._files)
-        batches = BatchEndpoints(platform, admissions, post, self._files, views)
+        batches = BatchEndpoints(platform, admissions, post, self._files, views, check_webhook)
         self.routes: Sequence[BaseRoute] = [
             Route("/v1/files", files.create, methods=["POST"]),
             Route("/v1/files", files.list),

@@ -19,7 +19,7 @@ from schemas.openai.batches import Batch, BatchList, BatchRequest
 from services.ingress import policy as admission
 from services.ingress.batches import policy
 from services.ingress.batches.files import Files
-from services.ingress.handler import Admissions
+from services.ingress.handler import Admissions, CheckWebhook
 from services.ingress.http.paging import guarded, whole_number
 from services.ingress.http.requests import bearer, parse_object, read_body
 from services.ingress.http.responses import JSON
@@ -35,9 +35,17 @@ _PAGE, _MOST = 20, 100
 class BatchEndpoints:
     """The endpoints of one process."""
 
-    def __init__(self, platform: Platform, admissions: Admissions, post: Post, files: Files, views: Batches) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        admissions: Admissions,
+        post: Post,
+        files: Files,
+        views: Batches,
+        check_webhook: CheckWebhook,
+    ) -> None:
         self._platform, self._admissions, self._post = platform, admissions, post
-        self._files, self._views = files, views
+        self._files, self._views, self._check_webhook = files, views, check_webhook
 
     @guarded
     async def create(self, http: HttpRequest) -> Response:
@@ -46,6 +54,8 @@ class BatchEndpoints:
         request = _checked(await read_body(http, _MAX_BYTES))
         order = self._order(identity, request, http)
         await self._check_file(order)
+        if order.webhook:
+            await self._check_webhook(order.webhook, self._admissions.policy_of(identity).webhooks)
         try:
             async with asyncio.timeout(_SUBMIT_S):
                 await self._post.order(order)
@@ -110,7 +120,7 @@ class BatchEndpoints:
             created_ms=now_ms,
             deadline_ms=policy.deadline_ms(headers.get("x-sluice-deadline"), request.metadata, now_ms),
             output_expires_after_s=expires.seconds if expires else None,
-            webhook=policy.webhook(headers.get("x-sluice-webhook")),
+            webhook=headers.get("x-sluice-webhook", ""),
         )
 
     async def _check_file(self, order: BatchOrder) -> None:

@@ -29,7 +29,7 @@ from services.ingress.http.requests import bearer, disconnected, parse_object, r
 from services.ingress.http.responses import ASK_AGAIN_S, job_headers, served_headers
 from services.ingress.http.responses_kept import Keeper, Whole
 from services.ingress.http.responses_lookup import OVER, object_response
-from services.ingress.http.responses_stream import FROM_THE_FIRST, stream
+from services.ingress.http.responses_stream import FROM_THE_FIRST, preceded, stream
 from services.ingress.http.streams import EventStream
 from services.ingress.idempotency import Repeatable, repeatable
 from services.ingress.policy import Identity
@@ -190,7 +190,7 @@ class Responses:
         if isinstance(first, Opened | Answer | Failed):
             headers |= served_headers(first.served, _ms(began))
         if draft.stream and not isinstance(first, Failed):
-            return EventStream(self._stream(job, draft, _with(first, events), began), headers)
+            return EventStream(self._stream(job, draft, preceded(first, events), began), headers)
         await events.aclose()
         metrics.SERVER_SECONDS.labels(policy.operation(job.api)).observe(time.perf_counter() - began)
         match first:
@@ -238,14 +238,6 @@ class Responses:
         except (TimeoutError, SluiceError):
             return False
         return True
-
-
-async def _with(first: Event | None, events: AsyncGenerator[Event | None]) -> AsyncGenerator[Event | None]:
-    """The events, the first of which was looked at before."""
-    async with aclosing(events):
-        yield first
-        async for event in events:
-            yield event
 
 
 def _frame(job: Job, draft: Draft) -> JsonObject:

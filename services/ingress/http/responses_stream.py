@@ -39,6 +39,14 @@ async def stream(telling: Telling, events: AsyncGenerator[Event | None], after: 
             return
 
 
+async def preceded(first: Event | None, events: AsyncGenerator[Event | None]) -> AsyncGenerator[Event | None]:
+    """The events, the first of which was looked at before."""
+    async with aclosing(events):
+        yield first
+        async for event in events:
+            yield event
+
+
 def _part(event: JsonObject) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), to_json(event))
 

@@ -7,10 +7,11 @@ import pytest
 from schemas.attempt import Attempt
 from schemas.job import Caller, Job, JobStatus, Labels, ReplyTo, Step, Verdict
 from schemas.slip import Stage
+from schemas.ticket import ticket_of
 from schemas.topics import TOPICS
 from schemas.webhook import WebhookDelivery
 from services.portal.policy import standing
-from services.portal.ways import Hopeless, Way, first_try, renewed, ticket_of, way_of
+from services.portal.ways import Hopeless, Way, first_try, renewed, way_of
 from tests.fakes.jobs import NOW_MS, SIGNER, a_job
 
 LATER_MS = NOW_MS + 3_600_000

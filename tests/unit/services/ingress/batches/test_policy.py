@@ -43,12 +43,6 @@ def test_an_endpoint_that_we_dont_have_is_refused() -> None:
         policy.api_of("/v1/videos")
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "x", "https://" + "x" * 2048])
-def test_a_webhook_that_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(InvalidRequest):
-        policy.webhook(url)
-
-
 def test_each_state_is_one_that_the_sdk_knows() -> None:
     asked = policy.asked(an_order(metadata={"a": "b"}))
     begun = policy.begun(asked, 3, "small", 1)
