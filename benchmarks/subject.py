@@ -68,10 +68,12 @@ async def mock_provider(folder: Path, latency_ms: int = 0) -> AsyncGenerator[Run
 
 
 @contextlib.asynccontextmanager
-async def gateway(sluice: Path, folder: Path, provider_url: str, *, processes: bool) -> AsyncGenerator[Gateway]:
-    """`sluice up` on a free port with one model at `provider_url`, and a fresh key."""
+async def gateway(
+    sluice: Path, folder: Path, provider_url: str, *, processes: bool, models: Sequence[str] = (MODEL,)
+) -> AsyncGenerator[Gateway]:
+    """`sluice up` on a free port with models at `provider_url`, and a fresh key."""
     config, data_dir = folder / "sluice.yaml", folder / "data"
-    config.write_text(yaml.safe_dump(_config(provider_url), sort_keys=False))
+    config.write_text(yaml.safe_dump(_config(provider_url, models), sort_keys=False))
     options = ["--data-dir", str(data_dir)]
     argv = [str(sluice), "up", *options, "--port", str(_free_port()), "--config", str(config)]
     async with _started([*argv, "--processes"] if processes else argv, folder / "sluice.log") as running:
@@ -86,14 +88,15 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def _config(provider_url: str) -> dict[str, object]:
+def _config(provider_url: str, models: Sequence[str]) -> dict[str, object]:
     return {
         "model_list": [
             {
-                "model_name": MODEL,
-                "litellm_params": {"model": f"openai/{MODEL}", "api_base": provider_url, "api_key": "sk-mock"},
+                "model_name": model,
+                "litellm_params": {"model": f"openai/{model}", "api_base": provider_url, "api_key": "sk-mock"},
                 "model_info": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6},
             }
+            for model in models
         ]
     }
 

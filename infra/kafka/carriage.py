@@ -187,9 +187,7 @@ class Carriage:
         """Ends the job unless somebody else does; False then."""
         copy = _copy(record)
         while True:
-            ending = await self._patiently(
-                job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy, books=self.leased)
-            )
+            ending = await self._patiently(job, lambda: self.records.may_end(job.id, self._rest_ms(job), copy, books=self.leased))
             match ending.state:
                 case "granted" | "again":
                     finish = replace(finish, again=finish.again or ending.state == "again")

@@ -132,7 +132,7 @@ class JobRecords:
         return Ending(state, int(result[1]) if state == "leased" else 0)
 
     async def was_ending(self, job_id: str, copy: str, *, forget: bool = False) -> bool:
-        """Whether this copy of the job was granted its end, and has not told that it is done; `forget`: the job goes on instead."""
+        """Whether this copy was granted the job's end, which is not known to be told; `forget`: the job goes on instead."""
         return bool(await self._redis.run(_RESUME, _keys(job_id)[:1], (copy, int(forget))))
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:

@@ -12,6 +12,8 @@ IN_A_ROW = 5
 """More than one job alone makes: a request that breaks its provider doesn't take the deployment from all others."""
 FIRST_COOL_MS = 5_000
 LONGEST_COOL_MS = 60_000
+FORGET_MS = 60_000
+"""So long after the last failure, the next one is the first again: what is hardly ever asked has no row of them."""
 PROBES = 2
 WELL_AT = 256
 """So many calls at once have gone well: there is nothing left to be careful about."""
@@ -22,6 +24,7 @@ class _Record:
     """`rounds`: how often it has cooled since it was well. `ramp`: the calls begun since it cooled last."""
 
     failures: int = 0
+    failed_ms: int = 0
     rounds: int = 0
     until_ms: int = 0
     ramp: Capacity | None = None
@@ -39,7 +42,8 @@ class Health:
         if started_ms < record.until_ms:
             # It was begun before the deployment cooled: that says nothing of how it is now.
             return
-        record.failures += 1
+        record.failures = record.failures + 1 if now_ms - record.failed_ms < FORGET_MS else 1
+        record.failed_ms = now_ms
         probing = record.ramp is not None and record.ramp.total == PROBES
         if record.failures >= IN_A_ROW or probing:
             cool_ms = max(FIRST_COOL_MS * 2 ** min(record.rounds, 10), int((retry_after_s or 0) * 1000))

@@ -40,8 +40,9 @@ class Verdict:
         share = 100 * self.called_again / max(1, self.jobs)
         return "\n".join(
             (
-                f"{self.jobs} jobs {dict(self.doors)}, {self.failed} of them failed; all had ended {self.unended_s:.1f} s after the last",
-                f"fault. {self.calls} provider calls, {self.called_again} of them made again ({share:.2f} % of jobs);",
+                f"{self.jobs} jobs {dict(self.doors)}, {self.failed} of them failed.",
+                f"All had ended {self.unended_s:.1f} s after the last fault.",
+                f"{self.calls} provider calls, {self.called_again} of them made again ({share:.2f} % of jobs);",
                 f"{self.ended_again} jobs with more than one completion, {self.told_again} told more than once.",
                 *(self.wrong or ("Nothing lost, nothing doubled.",)),
             )
@@ -112,7 +113,9 @@ def _of_calls(books: Books, calls: Sequence[Entry]) -> list[str]:
 def _of_ends(told: Sequence[Told], books: Books) -> list[str]:
     """A job's usage row says what its first completion said, and that is what its client was told."""
     status = {str(row["job_id"]): str(row["status"]) for row in books.usage}
-    changed = [f"{job}: {ends}, {status.get(job)}" for job, ends in books.completions.items() if status.get(job, ends[0]) != ends[0]]
+    changed = [
+        f"{job}: {ends}, {status.get(job)}" for job, ends in books.completions.items() if status.get(job, ends[0]) != ends[0]
+    ]
     other = [
         f"{one.door} {one.job_id}: told {one.status}, {status[one.job_id]}"
         for one in told

@@ -27,7 +27,7 @@ _UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 class Told:
     """A job as its client knows it. `marker`: the body's `user`, by which the provider knows it too.
 
-    `status`: of the answer; 0 as long as there is none. `tries`: requests that were made for it; `told`: how often it was answered.
+    `status`: of the answer; 0 as long as there is none. `tries`: requests made for it; `told`: how often it was answered.
     """
 
     marker: str
@@ -165,6 +165,6 @@ class KafkaDoor:
 
 
 def _end_with_result(clients: Clients, result: dict[str, Any]) -> None:
-    response = result.get("response") or {}
+    response = cast("dict[str, Any]", result.get("response") or {})
     told = clients.told[str(result["custom_id"])]
     told.end(int(response.get("status_code") or 499), str(response.get("request_id") or f"job_{result['id'][10:]}"))

@@ -12,12 +12,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -35,6 +35,7 @@ _LONGEST_STOP_S = 3.0
 _FIRST_S, _EVERY_S = 2.0, (2.0, 5.0)
 
 Blow = Literal["KILL", "STOP", "TERM"]
+Sending = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +136,15 @@ class Storm:
             await asyncio.gather(reading, *sending, return_exceptions=True)
         return time.monotonic() - began
 
-    def _sendings(self, clients: Clients, kafka: KafkaDoor) -> Sequence[Callable[[], Awaitable[None]]]:
-        doors: dict[DoorName, Callable[[], Awaitable[None]]] = {
+    def _sendings(self, clients: Clients, kafka: KafkaDoor) -> Sequence[Sending]:
+        doors: dict[DoorName, Sending] = {
             "http": lambda: by_http(clients),
             "async": lambda: by_async(clients),
             "kafka": kafka.send,
             "batch": lambda: by_batch(clients, _BATCH),
         }
-        left, chosen = self._plan.jobs, list[Callable[[], Awaitable[None]]]()
-        names = [name for name in self._plan.doors if name != "batch"]
+        left, chosen = self._plan.jobs, list[Sending]()
+        names: list[DoorName] = [name for name in self._plan.doors if name != "batch"]
         if "batch" in self._plan.doors:
             batches = left // len(self._plan.doors) // _BATCH
             chosen += [doors["batch"]] * batches

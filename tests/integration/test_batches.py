@@ -37,11 +37,12 @@ async def ordered(client: AsyncOpenAI, lines: Sequence[object], **options: Any) 
 
 
 async def over(client: AsyncOpenAI, batch: Batch, timeout_s: float = 60) -> Batch:
-    async def look() -> Batch | None:
-        found = await client.batches.retrieve(batch.id)
-        return found if found.status in OVER else None
-
-    return await until(look, timeout_s)
+    """The batch when it is over; fails with where it stands if it isn't after `timeout_s`."""
+    ends = time.monotonic() + timeout_s
+    while (found := await client.batches.retrieve(batch.id)).status not in OVER:
+        assert time.monotonic() < ends, f"{found.status} with {found.request_counts} after {timeout_s:g} s"
+        await asyncio.sleep(0.05)
+    return found
 
 
 async def results(client: AsyncOpenAI, file_id: str | None) -> dict[str, Any]:

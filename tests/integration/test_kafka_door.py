@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "no messages": (line("r4", {"model": "mock", "messages": []}), 400, "invalid_request_error"),
     "empty body": (line("r5", {}), 400, "invalid_request_error"),
     "provider refuses": (line("r6", chat("mock-400")), 400, "invalid_request_error"),
-    "provider broken": (line("r7", chat("mock-500")), 502, "api_error"),
+    "provider broken": (line("r7", chat("mock-503")), 502, "api_error"),
 }
 
 

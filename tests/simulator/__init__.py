@@ -1,1 +1,1 @@
-"""A deterministic simulator of the whole way of a job: the real stages, carriage, router and scripts, in virtual time (RELIABILITY.md 5.13)."""
+"""A simulator of a job's whole way (RELIABILITY.md 5.13): real stages, carriage, router and scripts, in time that jumps."""

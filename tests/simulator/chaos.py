@@ -4,7 +4,7 @@ import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, Never
+from typing import Any, Literal, Never
 from zlib import crc32
 
 from infra.kafka.log import Partition
@@ -86,7 +86,7 @@ class Life:
         self._fuse = 0
         self._frozen_until_s = 0.0
         self.over = asyncio.Event()
-        self._tasks: dict[asyncio.Task[object], None] = {}
+        self._tasks: dict[asyncio.Task[Any], None] = {}
 
     async def point(self) -> None:
         """An await on the world: it takes a moment, and may be the last."""
@@ -98,7 +98,7 @@ class Life:
         if self.over.is_set():
             await never()
         await asyncio.sleep(self._chaos.pause_s())
-        while (rest_s := self._frozen_until_s - asyncio.get_running_loop().time()) > 0:
+        while (rest_s := self._frozen_until_s - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(rest_s)
         if self.over.is_set():
             await never()
@@ -120,12 +120,12 @@ class Life:
                 task.cancel()
             await asyncio.sleep(0)
 
-    def owns(self, task: "asyncio.Task[object]") -> None:
+    def owns(self, task: "asyncio.Task[Any]") -> None:
         """The task ends with this life."""
         self._tasks[task] = None
         task.add_done_callback(self._forget)
 
-    def _forget(self, task: "asyncio.Task[object]") -> None:
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.pop(task, None)
 
 
@@ -133,9 +133,9 @@ LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
 """In whose life a task runs."""
 
 
-def known_by_life(loop: asyncio.AbstractEventLoop, coroutine: object, **options: object) -> "asyncio.Task[object]":
+def known_by_life(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
     """A task factory: each process knows its tasks, so that they can end with it."""
-    task: asyncio.Task[object] = asyncio.Task(coroutine, loop=loop, **options)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+    task = asyncio.Task[Any](coroutine, loop=loop, **options)
     if life := LIFE.get():
         life.owns(task)
     return task

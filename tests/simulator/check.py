@@ -35,9 +35,7 @@ class Report:
     ended_otherwise: int
 
 
-async def check(
-    servers: Servers, ledger: Ledger, sent: Sequence[Sent], processes: Sequence[Process], chaos: Chaos
-) -> Report:
+async def check(servers: Servers, ledger: Ledger, sent: Sequence[Sent], processes: Sequence[Process], chaos: Chaos) -> Report:
     """Raises AssertionError with everything that doesn't hold."""
     called = ledger.by_job()
     wrong = [

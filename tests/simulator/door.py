@@ -9,6 +9,7 @@ from infra.redis.admission import Keeping, admit
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
 from infra.redis.tickets import list_key
+from schemas.base import JsonObject
 from schemas.ids import uuid7_hex
 from schemas.job import Api, Job, ReplyTo
 from schemas.policy import EffectivePolicy
@@ -121,8 +122,8 @@ class Door:
         patience_ms = chance.choice((3_000, 20_000, 60_000, 120_000))
         job_id = f"job_{uuid7_hex(now_ms, chance.getrandbits(74))}"
         deadly = self._chaos.weather.deadly and chance.random() < 0.02
-        body = {"model": "small", "messages": [{"role": "user", "content": "do"}]}
-        marks = {"deadly": True} if deadly else {"blocked": True} if chance.random() < 0.05 else {}
+        body: JsonObject = {"model": "small", "messages": [{"role": "user", "content": "do"}]}
+        marks: JsonObject = {"deadly": True} if deadly else {"blocked": True} if chance.random() < 0.05 else {}
         job = Job(
             id=job_id,
             api=Api.CHAT,

@@ -138,7 +138,7 @@ class Process:
         if self.running is not None and self._delays is not None:
             await self.running.start()
             await self._delays.start()
-        for stage in reversed(self._stages.values()):
+        for stage in reversed(list(self._stages.values())):
             await stage.start()
 
     async def terminate(self) -> None:

@@ -79,7 +79,8 @@ class SimProvider(Provider):
         self._ledger.calls.append(asked)
         strikes = self._chaos.strikes(self._chaos.weather.provider)
         whim: Whim = self._chaos.chance.choice(_WHIMS) if strikes else "well"
-        await asyncio.sleep(self._chaos.chance.random() ** 4 * 8)
+        # Longer than one of the deployments may take, where providers are sick.
+        await asyncio.sleep(self._chaos.chance.random() ** 4 * (8 if self._chaos.weather.provider else 5))
         await self._life.point()
         if whim == "hangs":
             await never()

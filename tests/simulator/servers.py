@@ -15,7 +15,6 @@ from tests.fakes.redis import LuaRedis
 from tests.simulator.chaos import Chaos
 from tests.simulator.wires import MemoryFiles
 
-
 M = TypeVar("M", bound=Message)
 
 

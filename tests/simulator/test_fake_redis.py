@@ -2,7 +2,6 @@
 
 import asyncio
 from random import Random
-from typing import cast
 
 import pytest
 
@@ -70,7 +69,7 @@ class Asker:
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_fake_says_what_redis_says(stack: Stack, seed: int) -> None:
     real = Redis(f"{stack.redis.removesuffix('/0')}/8", timeout_s=5)
-    fake = LuaRedis(lambda: cast("int", 1_800_000_000_000 + int(asyncio.get_running_loop().time() * 1000)))
+    fake = LuaRedis(lambda: 1_800_000_000_000 + int(asyncio.get_running_loop().time() * 1000))
     askers = [Asker(redis, f"fake-{seed}") for redis in (real, fake)]
     chances = [Random(seed), Random(seed)]
     try:

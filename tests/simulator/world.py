@@ -10,7 +10,7 @@ from tests.simulator.door import Door
 from tests.simulator.process import Process
 from tests.simulator.provider import Ledger
 from tests.simulator.servers import Servers
-from tests.simulator.wires import SESSION_S, REDIS_TIMEOUT_S
+from tests.simulator.wires import REDIS_TIMEOUT_S, SESSION_S
 
 ALL = (Stage.GUARD, Stage.CACHE, Stage.ROUTER)
 JOBS = 40

@@ -1,7 +1,7 @@
 """When a deployment is left alone, and how many calls it is given again."""
 
 from schemas.topics import Lane
-from services.router.health import FIRST_COOL_MS, IN_A_ROW, LONGEST_COOL_MS, PROBES, WELL_AT, Health
+from services.router.health import FIRST_COOL_MS, FORGET_MS, IN_A_ROW, LONGEST_COOL_MS, PROBES, WELL_AT, Health
 
 
 def sick(times: int = IN_A_ROW, retry_after_s: float | None = None) -> Health:
@@ -23,6 +23,13 @@ def test_one_success_in_between_and_it_is_well() -> None:
     health.worked("a", 0)
     health.failed("a", 0, 0)
     assert health.cools_until("a", 0) == 0
+
+
+def test_failures_that_lie_far_apart_are_no_row() -> None:
+    health = Health()
+    for n in range(2 * IN_A_ROW):
+        health.failed("a", n * FORGET_MS, n * FORGET_MS)
+    assert health.cools_until("a", 2 * IN_A_ROW * FORGET_MS) == 0
 
 
 def test_a_provider_that_says_when_to_come_again_is_obeyed_up_to_a_minute() -> None:
