@@ -125,6 +125,8 @@ class Kafka(Sink):
         """Reads partitions assigned by hand, without a group."""
         subscriber: Any = cast("Any", self._broker).subscriber(
             partitions=[TopicPartition(p.topic, p.partition) for p in partitions],
+            # Else the broker would hold every reader that there ever was.
+            persistent=False,
             **CONSUMER_SETTINGS,
         )
         await subscriber.start()

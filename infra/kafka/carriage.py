@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from infra.clock import Clock
@@ -219,10 +220,8 @@ class Carriage:
                 if await self._is_told(job, completion, again, delivery):
                     await self.post.book(completion, delivery.traceparent)
                 else:
-                    await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent)
-                if job.keep_s:
-                    ended = _ended(completion, outcome)
-                    await self._patiently(job, lambda: self.tickets.end(job.id, ended, job.keep_s))
+                    note = partial(self._note_end, job, _ended(completion, outcome)) if job.keep_s else None
+                    await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent, note)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
                 await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
             case Booked(completion=completion):
@@ -251,6 +250,9 @@ class Carriage:
         attempts = completion.attempts if again else ()
         began_ms = min((attempt.started_ms for attempt in attempts), default=job.accepted_ms)
         return await self.told(job.caller.team, result_id(job.id), began_ms)
+
+    async def _note_end(self, job: Job, ended: Ended) -> None:
+        await self._patiently(job, lambda: self.tickets.end(job.id, ended, job.keep_s))
 
     async def _patiently(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks until Redis answers: meanwhile the job keeps its place. Each step by itself, so that none is done twice."""

@@ -1,7 +1,7 @@
 """What services send: a job on its way, reply events, the completion, a cancel, a dead letter. Typed, and acknowledged."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
@@ -85,17 +85,29 @@ class Post:
         """Sends the completion alone: for the books, of a job that somebody else has answered."""
         await self._send(self._completion_record(completion, traceparent))
 
-    async def finish(self, job: Job, completion: Completion, last: Event, attempt: int, seq: int, traceparent: str) -> None:
+    async def finish(
+        self,
+        job: Job,
+        completion: Completion,
+        last: Event,
+        attempt: int,
+        seq: int,
+        traceparent: str,
+        note: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         """Sends the last event and the completion, and waits for both.
 
-        A result comes second: whoever finds it in its topic, after a death, may rely on the completion.
+        A result comes second: whoever finds it in its topic, after a death, may rely on the completion. So does the last event of
+        a job whose end is noted for who asks later: `note` is awaited before anybody can know that there is something to ask for.
         """
         reply = self._reply_record(job, last, attempt, seq, traceparent)
         completed = self._completion_record(completion, traceparent)
-        if job.reply_to.kind == "inbox":
+        if job.reply_to.kind == "inbox" and note is None:
             await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
         else:
             await self._send(completed)
+            if note is not None:
+                await note()
             await self._send(reply)
         if job.webhook:
             await self.webhook(ended_event(job, completion, self.clock()), None)

@@ -55,7 +55,8 @@ class Metrics:
     ) -> None:
         self._rules, self._clock = rules, clock
         self._readings: dict[PrometheusRule, Reading] = {}
-        self._http = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_S, trust_env=False)
+        self._transport = transport
+        self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.Task[None] | None = None
 
     def reading(self, rule: PrometheusRule) -> Reading | None:
@@ -69,7 +70,8 @@ class Metrics:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
     async def refresh(self) -> None:
         """Asks for each value once. What can't be had stays as it was, until it is stale."""
@@ -95,13 +97,19 @@ class Metrics:
 
     async def _asked(self, rule: PrometheusRule) -> bytes:
         url, body = f"{rule.url.rstrip('/')}/api/v1/query", bytearray()
-        async with self._http.stream("GET", url, params={"query": rule.query}) as response:
+        async with self._opened().stream("GET", url, params={"query": rule.query}) as response:
             response.raise_for_status()
             async for data in response.aiter_bytes():
                 body += data
                 if len(body) > _MOST_BYTES:
                     raise ValueError("an answer too long to be a metric")
         return bytes(body)
+
+    def _opened(self) -> httpx.AsyncClient:
+        # Not before the first rule: most systems have none, and certificates take 20 ms to read.
+        if self._http is None:
+            self._http = httpx.AsyncClient(transport=self._transport, timeout=_TIMEOUT_S, trust_env=False)
+        return self._http
 
 
 def value_of(body: bytes) -> float | None:
