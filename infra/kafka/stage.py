@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import NamedTuple
 
 from infra.kafka.capacity import Capacity
@@ -187,14 +188,21 @@ class Stage:
             p for p in self._owned if p not in self._held and not self._offsets[p].full and self._room(lane_of(p)) > 0
         ]
         if not roomy:
-            await self._changed.wait()
+            await self._until_changed()
             return
         room = min(_AT_ONCE, *map(self._room, Lane))
-        if len(roomy) == len(self._owned) and not self._crowded:
+        spacious = min(map(self._capacity.room, Lane)) >= _AT_ONCE
+        if len(roomy) == len(self._owned) and spacious and not self._crowded:
             taken = self._spawn(await self._source.poll(roomy, room, _IDLE_POLL_S))
         else:
             taken = await self._take_in_turn(roomy)
         self._crowded = taken >= room
+
+    async def _until_changed(self) -> None:
+        """Until work has ended, or, where it is the pace that holds batch back, for a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BUSY_POLL_S if self._pace is not None else None):
+                await self._changed.wait()
 
     def _room(self, lane: Lane) -> int:
         room = self._capacity.room(lane)

@@ -32,7 +32,7 @@ class Verdict:
     called_again: int
     ended_again: int
     told_again: int
-    failed: int
+    failed: Mapping[str, int]
     unended_s: float
     wrong: tuple[str, ...]
 
@@ -40,7 +40,7 @@ class Verdict:
         share = 100 * self.called_again / max(1, self.jobs)
         return "\n".join(
             (
-                f"{self.jobs} jobs {dict(self.doors)}, {self.failed} of them failed.",
+                f"{self.jobs} jobs {dict(self.doors)}, {sum(self.failed.values())} of them failed: {dict(self.failed)}.",
                 f"All had ended {self.unended_s:.1f} s after the last fault.",
                 f"{self.calls} provider calls, {self.called_again} of them made again ({share:.2f} % of jobs);",
                 f"{self.ended_again} jobs with more than one completion, {self.told_again} told more than once.",
@@ -63,7 +63,7 @@ async def compare(clients: Clients, provider: Provider, first: int, unended_s: f
         called_again=sum(n - 1 for n in by_job.values()),
         ended_again=sum(len(statuses) > 1 for statuses in books.completions.values()),
         told_again=sum(one.told > 1 for one in told),
-        failed=sum(one.status >= 400 for one in told),
+        failed=Counter(f"{one.door} {one.status}" for one in told if one.status >= 400),
         unended_s=unended_s,
         wrong=tuple([*_of_clients(told, mine), *_of_rows(books), *_of_calls(books, mine), *_of_ends(told, books)]),
     )

@@ -234,7 +234,8 @@ async def test_all_or_nothing_over_any_sequence(redis: Redis, limits: list[int],
 
 
 # The record of a job. `A1` is owner A in its first life; `brief` takes a lease that has lapsed at once.
-# `lease?q` names the question, `lease+1` says that attempt 1 is over, `end@5` is asked for the copy at offset 5.
+# `lease?q` names the question, `lease+1` says that attempt 1 is over, `end@5` is asked for the copy at offset 5,
+# `books@5` by who can tell of calls.
 
 WAYS: dict[str, Sequence[str]] = {
     "the first who asks": ["A1 lease: granted 1"],
@@ -287,7 +288,9 @@ WAYS: dict[str, Sequence[str]] = {
     "a copy that was sent on is answered": ["R1 lease: granted 1", "R1 answered: yes", "A1 end@5: answered"],
     "who is at work ends it": ["R1 lease: granted 1", "R1 end@5: granted", "R1 done", "R1 end@5: done"],
     "who kept the answer ends it": ["R1 lease: granted 1", "R1 answered: yes", "R1 end@5: granted"],
-    "who was at work has died": ["R1 brief: granted 1", "S1 end@5: granted"],
+    "who was at work has died": ["R1 brief: granted 1", "A1 end@5: called", "S1 books@5: granted"],
+    "a copy that was about to end goes on": ["A1 end@5: granted", "A1 forget@6: no", "A1 forget@5: yes", "R1 lease: granted 1"],
+    "a copy that has ended doesn't go on": ["A1 end@5: granted", "A1 done", "A1 forget@5: no"],
     "nobody waits for what ends": ["I1 abandon", "A1 end@5: granted", "B1 end@6: done"],
     "nobody waits for what is at work": ["R1 lease: granted 1", "I1 abandon", "A1 end@5: leased", "R1 end@5: granted"],
     "nobody waits for what is ending": ["A1 end@5: granted", "I1 abandon", "B1 end@6: done", "A1 end@5: again"],
@@ -312,8 +315,11 @@ async def do(redis: Redis, job_id: str, asked: str) -> str:
         case "lease" | "brief":
             ms, held = (0 if what == "brief" else 60_000), int(given.get("+", "0"))
             return in_words(await records.lease(job_id, HOUR_MS, lease_ms=ms, attempts=3, ask=given.get("?", ""), held=held))
-        case "end":
-            return (await records.may_end(job_id, HOUR_MS, f"sluice.router.batch/0@{given['@']}")).state
+        case "end" | "books":
+            copy, books = f"sluice.router.batch/0@{given['@']}", what == "books"
+            return (await records.may_end(job_id, HOUR_MS, copy, books=books)).state
+        case "forget":
+            return yes_or_no(await records.was_ending(job_id, f"sluice.router.batch/0@{given['@']}", forget=True))
         case "answered":
             return yes_or_no(await records.answered(job_id, HOUR_MS, b"kept"))
         case "seen":
