@@ -18,7 +18,6 @@ from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.errors import (
     DeadlineExceeded,
-    IdempotencyKeyReused,
     InvalidKey,
     InvalidRequest,
     Overloaded,
@@ -32,7 +31,7 @@ from schemas.policy import EffectivePolicy, WebhookPolicy
 from schemas.ticket import ticket_of
 from schemas.topics import ROUTER, Lane
 from services.ingress import policy
-from services.ingress.idempotency import Claim, Repeatable
+from services.ingress.idempotency import Claim, Repeatable, the_same
 from services.ingress.policy import Identity
 
 _RESUME_MS = 60_000
@@ -158,10 +157,8 @@ class Admissions:
         return Admitted(self._platform.signer.sign(job), decision if decision and decision.limit else None)
 
     def _repeated(self, identity: Identity, request: Request, job: Job, decision: Attached) -> "Repeated":
-        claim = Claim.model_validate_json(decision.claim)
         assert request.repeatable is not None
-        if claim.sha != request.repeatable.sha:
-            raise IdempotencyKeyReused("This Idempotency-Key was used with another body. Use a new key for each request.")
+        claim = the_same(decision.claim, request.repeatable)
         same = {
             "id": claim.job_id,
             "accepted_ms": claim.accepted_ms,

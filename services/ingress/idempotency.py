@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.base import Part
-from schemas.errors import InvalidRequest
+from schemas.errors import IdempotencyKeyReused, InvalidRequest
 
 MAX_KEY = 255
 KEY_KEPT_MS = 24 * 3_600_000
@@ -67,6 +67,14 @@ def repeatable(headers: Mapping[str, str], path: str, body: bytes, team: str, ke
         return None
     sha = hashlib.sha256(body).hexdigest()
     return Repeatable(_digest("retry", key_id, path, sha), sha, attaches=int(count) > 0, patience_s=patience_s)
+
+
+def the_same(claim: bytes, again: Repeatable) -> Claim:
+    """The claim under which a request was made before. Raises IdempotencyKeyReused if that was another one."""
+    found = Claim.model_validate_json(claim)
+    if found.sha != again.sha:
+        raise IdempotencyKeyReused("This Idempotency-Key was used with another body. Use a new key for each request.")
+    return found
 
 
 def gave_up_waiting(patience_s: float | None, quiet_s: float) -> bool:

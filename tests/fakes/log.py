@@ -56,10 +56,11 @@ class MemoryLog(Sink):
     def append(self, record: Outgoing) -> None:
         """Writes a record, acknowledged by nobody."""
         number = record.partition if record.partition is not None else crc32(record.key or b"") % self._partitions
-        log = self._logs[Partition(record.topic, number)]
+        partition = Partition(record.topic, number)
+        log = self._logs[partition]
         log.append(Record(record.topic, number, len(log), self._clock(), record.key, record.value, record.headers))
         for group in self._groups.values():
-            group.wake()
+            group.wake(partition)
 
     def source(self, group: str, topics: Collection[str], slot: str | None = None) -> "MemorySource":
         """A member of `group`, as `Kafka.source` gives one."""
@@ -119,9 +120,9 @@ class _Group:
         self._seats: list[_Seat] = []
         self._turn = asyncio.Lock()
 
-    def wake(self) -> None:
+    def wake(self, partition: Partition) -> None:
         for seat in self._seats:
-            if seat.source:
+            if seat.source and seat.source.reads(partition):
                 seat.source.wake()
 
     async def join(self, source: "MemorySource", slot: str | None) -> None:
@@ -252,6 +253,9 @@ class MemorySource(Source):
         await self._group.leave(self, keep_seat=self._slot is not None)
 
     # What the group does with its members.
+
+    def reads(self, partition: Partition) -> bool:
+        return partition in self._positions
 
     def wake(self) -> None:
         self._changed.set()

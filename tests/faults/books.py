@@ -85,7 +85,7 @@ async def _books(clients: Clients) -> Books:
 def _of_clients(told: Sequence[Told], calls: Sequence[Entry]) -> list[str]:
     """What was accepted is answered; nobody is told otherwise the second time."""
     called = {call.marker for call in calls}
-    lost = [f"{one.door} {one.marker}" for one in told if one.accepted and not one.status]
+    lost = [f"{one.door} {one.marker} {one.job_id}" for one in told if one.accepted and not one.status]
     never = [f"{one.door} {one.marker}" for one in told if not one.accepted]
     unearned = [f"{one.door} {one.marker}" for one in told if one.status == 200 and one.marker not in called]
     return [*_few("accepted and never answered", lost), *_few("never accepted", never), *_few("answered by nobody", unearned)]

@@ -184,11 +184,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="jobs a second")
     parser.add_argument("--doors", nargs="+", choices=DOORS, default=DOORS)
     parser.add_argument("--spare", nargs="*", default=(), help="processes that are left alone")
+    parser.add_argument("--folder", type=Path, default=None, help="where everything is kept, logs too")
     asked = parser.parse_args()
     plan = Plan(asked.jobs, asked.seed, asked.rate, tuple(asked.doors), frozenset(asked.spare))
     print(plan, flush=True)
     with tempfile.TemporaryDirectory(prefix="sluice-storm-", ignore_cleanup_errors=True) as folder:
-        verdict = asyncio.run(storm(Path(folder), plan))
+        verdict = asyncio.run(storm(asked.folder or Path(folder), plan))
     print(verdict)
     sys.exit(bool(verdict.wrong))
 

@@ -142,6 +142,27 @@ async def test_a_batch_is_validated_run_and_told_line_by_line(team: Team) -> Non
     assert (made.purpose, made.filename) == ("batch_output", f"{batch.id}_output.jsonl")
 
 
+async def test_g13_an_order_with_the_same_key_is_one_batch(team: Team) -> None:
+    async with team.openai() as client:
+        file = await client.files.create(file=("in.jsonl", jsonl([line("a")])), purpose="batch")
+        key = {"Idempotency-Key": prompt()}
+        orders = [
+            await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", extra_headers=key
+            )
+            for _ in range(2)
+        ]
+        assert len({batch.id for batch in orders}) == 1
+        with pytest.raises(openai.UnprocessableEntityError):
+            await client.batches.create(
+                input_file_id=file.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={"another": "body"},
+                extra_headers=key,
+            )
+
+
 async def test_a_batch_of_embeddings_of_one_model_names_it(team: Team) -> None:
     url = "/v1/embeddings"
     lines = [{"custom_id": str(n), "method": "POST", "url": url, "body": {"model": "mock", "input": prompt()}} for n in range(3)]

@@ -3,6 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any, Literal, Never
 from zlib import crc32
@@ -141,8 +142,13 @@ def known_by_life(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: An
     return task
 
 
+@cache
+def _topic_hash(topic: str) -> int:
+    return crc32(topic.encode()) * 31
+
+
 def _same_everywhere(partition: Partition) -> int:
-    return crc32(partition.topic.encode()) * 31 + partition.partition
+    return _topic_hash(partition.topic) + partition.partition
 
 
 # The hash of a text differs from one interpreter to the next, and with it the order of a set of partitions: a seed would mean

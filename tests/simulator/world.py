@@ -64,7 +64,8 @@ class World:
         """Until nobody has anything left to do, and leases that nobody needs have lapsed."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                while not self.servers.log.is_all_committed():  # noqa: ASYNC110
+                # Who was stopped and overtaken may still be at a call that somebody else has made again.
+                while not self.servers.log.is_all_committed() or any(p.running for p in self._processes):  # noqa: ASYNC110
                     await asyncio.sleep(1)
                 await asyncio.sleep(SESSION_S + REDIS_TIMEOUT_S)
         except TimeoutError:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from infra.clock import new_id
 from infra.kafka.post import Post
 from infra.platform import Platform
+from infra.redis.admission import Attached, Keeping, admit
 from infra.redis.batches import Batches, Seen
 from infra.redis.client import RedisUnavailable
 from schemas.batch import BatchOrder
@@ -23,6 +24,7 @@ from services.ingress.handler import Admissions, CheckWebhook
 from services.ingress.http.paging import guarded, whole_number
 from services.ingress.http.requests import bearer, parse_object, read_body
 from services.ingress.http.responses import JSON
+from services.ingress.idempotency import Claim, Repeatable, repeatable, the_same
 from services.ingress.policy import Identity
 
 log = logging.getLogger(__name__)
@@ -51,11 +53,17 @@ class BatchEndpoints:
     async def create(self, http: HttpRequest) -> Response:
         """POST /v1/batches: acknowledged by the log before it is answered."""
         identity = self._identify(http)
-        request = _checked(await read_body(http, _MAX_BYTES))
-        order = self._order(identity, request, http)
+        data = await read_body(http, _MAX_BYTES)
+        order = self._order(identity, _checked(data), http)
         await self._check_file(order)
         if order.webhook:
             await self._check_webhook(order.webhook, self._admissions.policy_of(identity).webhooks)
+        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.key.id)
+        if again is not None:
+            order = await self._once(order, again)
+            with suppress(RedisUnavailable):
+                if seen := await self._views.find(order.id, order.caller.team, 0):
+                    return _json(policy.shown(seen.batch, seen.cancel_ms))
         try:
             async with asyncio.timeout(_SUBMIT_S):
                 await self._post.order(order)
@@ -88,6 +96,26 @@ class BatchEndpoints:
         seen = await self._found(http, self._platform.clock())
         policy.check_cancellable(seen.batch)
         return _json(policy.shown(seen.batch, seen.cancel_ms))
+
+    async def _once(self, order: BatchOrder, again: Repeatable) -> BatchOrder:
+        """The order, or that of the same request before. Raises IdempotencyKeyReused, Unavailable."""
+        claim = Claim(job_id=order.id, sha=again.sha, partition=0, accepted_ms=order.created_ms, deadline_ms=order.deadline_ms)
+        keeping = Keeping(
+            job_id=order.id,
+            accepted_ms=order.created_ms,
+            claim_key=again.key,
+            claim=claim.model_dump_json().encode(),
+            claim_ms=again.kept_ms(order.deadline_ms - order.created_ms),
+            attaches=again.attaches,
+        )
+        try:
+            found = await admit(self._platform.redis, [], keeping)
+        except RedisUnavailable:
+            raise Unavailable("Requests made before can't be found at the moment. Try again.", retry_after_s=1) from None
+        if not isinstance(found, Attached):
+            return order
+        claim = the_same(found.claim, again)
+        return order.model_copy(update={"id": claim.job_id, "created_ms": claim.accepted_ms, "deadline_ms": claim.deadline_ms})
 
     async def _found(self, http: HttpRequest, cancel_ms: int = 0) -> Seen:
         """By what the runner told last; a batch that is over is also known by its end, whatever became of Redis."""
