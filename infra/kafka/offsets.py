@@ -16,17 +16,27 @@ from collections.abc import Iterable
 MAX_METADATA = 4096
 FULL_METADATA = MAX_METADATA * 3 // 4
 MAX_SPAN = 2000
+_LONGEST_RUN = 1_000_000
+"""Metadata of strangers may say anything."""
+
+_LOOK_EVERY = 64
+"""So many deliveries and ends may pass before it is looked again whether a partition is full: looking costs, with much in it."""
 
 
 class Offsets:
     """The offsets of one partition, kept over rebalances so that work which still runs here is adopted, not repeated."""
 
-    def __init__(self) -> None:
-        self._pending: set[int] = set()
+    def __init__(self, span: int = MAX_SPAN) -> None:
+        self._span = span
+        # Ascending: what is new is above all that was delivered before.
+        self._pending: dict[int, None] = {}
         self._running: set[int] = set()
         self._awaited: deque[int] = deque()
         self._next = 0
         self._started = False
+        self._low = 0
+        self._said = 0
+        self._since = _LOOK_EVERY
 
     def assign(self, offset: int, metadata: str) -> None:
         """Takes over the partition at what the group has committed; records come again from there.
@@ -35,9 +45,11 @@ class Offsets:
         say so is not repeated, and what still runs here stays known as running.
         """
         theirs, following = decode(offset, metadata)
-        ours = self._pending
-        self._pending = ours & theirs | {o for o in ours if o >= following} | {o for o in theirs if o >= self._next}
-        self._awaited = deque(sorted(self._pending))
+        ours = set(self._pending)
+        pending = ours & theirs | {o for o in ours if o >= following} | {o for o in theirs if o >= self._next}
+        self._pending = dict.fromkeys(sorted(pending))
+        self._awaited = deque(self._pending)
+        self._since = _LOOK_EVERY
         self._next = max(self._next, following)
         self._started = True
 
@@ -48,13 +60,14 @@ class Offsets:
         runs, was removed from the log and is dropped.
         """
         self._started = True
+        self._since += 1
         while self._awaited and self._awaited[0] <= offset:
             awaited = self._awaited.popleft()
             if awaited != offset and awaited not in self._running:
-                self._pending.discard(awaited)
+                self._pending.pop(awaited, None)
         if offset >= self._next:
             self._next = offset + 1
-            self._pending.add(offset)
+            self._pending[offset] = None
         elif offset not in self._pending or offset in self._running:
             return False
         self._running.add(offset)
@@ -63,7 +76,8 @@ class Offsets:
     def finish(self, offset: int) -> None:
         """Notes that the work on an offset is done, and everything it caused acknowledged."""
         self._running.discard(offset)
-        self._pending.discard(offset)
+        self._pending.pop(offset, None)
+        self._since += 1
 
     def forget(self, offset: int) -> None:
         """Notes that the work on an offset stopped without an end: it stays unfinished until it is delivered again."""
@@ -87,7 +101,7 @@ class Offsets:
     @property
     def commit_point(self) -> int:
         """The offset to commit."""
-        return min(self._pending, default=self._next)
+        return next(iter(self._pending), self._next)
 
     def metadata(self) -> str:
         """What is finished above the commit point; empty if nothing is."""
@@ -98,9 +112,11 @@ class Offsets:
         """True if nothing more may be taken of this partition until its oldest work ends."""
         if not self._pending:
             return False
-        if self._next - self.commit_point >= MAX_SPAN:
-            return True
-        return len(self._pending) > FULL_METADATA // 4 and len(self.metadata()) > FULL_METADATA
+        if self._since >= _LOOK_EVERY:
+            self._since = 0
+            self._low = self.commit_point
+            self._said = len(self.metadata()) if len(self._pending) > FULL_METADATA // 4 else 0
+        return self._next - self._low >= self._span or self._said > FULL_METADATA
 
 
 def encode(unfinished: Iterable[int], following: int) -> str:
@@ -134,7 +150,7 @@ def decode(offset: int, metadata: str) -> tuple[set[int], int]:
     at = offset
     for index, run in enumerate(runs):
         if index % 2 == 0:
-            unfinished.update(range(at, at + min(run, MAX_SPAN * 4)))
+            unfinished.update(range(at, at + min(run, _LONGEST_RUN)))
         at += run
     return unfinished, at
 

@@ -8,14 +8,15 @@ finished and returns at once, running work goes on, and what comes back is adopt
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from infra.kafka.capacity import Capacity
 from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
-from infra.kafka.offsets import Offsets
+from infra.kafka.offsets import MAX_SPAN, Offsets
+from infra.kafka.turns import Ahead, Turns
 from infra.pace import Pace
 from infra.telemetry import metrics
 from schemas.topics import Lane
@@ -42,22 +43,42 @@ _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.01
 _AT_ONCE = 256
 _IN_TURN = 32
+_AHEAD = Ahead(records=256, size=8 * 1024 * 1024)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
 _ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 
 
-class Stage:
-    """Reads topics as a member of a group and works on their records, many at once."""
+def _by_key(record: Incoming) -> bytes:
+    return record.key or b""
 
-    def __init__(self, name: str, source: Source, work: Work, total: int, pace: Pace | None = None) -> None:
+
+class Stage:
+    """Reads topics as a member of a group and works on their records, many at once.
+
+    `ahead`: how much it may read that has no place yet, so that each team (`team_of` a record) gets its turn.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        work: Work,
+        total: int,
+        pace: Pace | None = None,
+        *,
+        ahead: Ahead = _AHEAD,
+        team_of: Callable[[Incoming], bytes] = _by_key,
+    ) -> None:
         self.name = name
         self._pace = pace
+        self._turns = Turns(ahead)
+        self._span = max(MAX_SPAN, 2 * ahead.records)
+        self._team_of = team_of
         self._source = source
         self._work = work
         self._capacity = Capacity.of(total)
         self._failing: dict[tuple[Partition, int], str] = {}
-        self._held: dict[Partition, deque[Incoming]] = {}
         self._taken_ms: dict[Partition, int] = {}
         self._crowded = False
         self._turn = 0
@@ -109,7 +130,7 @@ class Stage:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        self._let_go(list(self._held))
+        self._let_go(self._owned)
         await self._commit_before("it leaves")
         await self._source.stop()
         if not self._tasks:
@@ -147,7 +168,7 @@ class Stage:
             return
         marks, ends = await self._standing(partitions)
         for partition in partitions:
-            offsets = self._offsets.setdefault(partition, Offsets())
+            offsets = self._offsets.setdefault(partition, Offsets(self._span))
             self._committed.pop(partition, None)
             if mark := marks.get(partition):
                 offsets.assign(mark.offset, mark.metadata)
@@ -183,20 +204,34 @@ class Stage:
 
     async def _take_some(self) -> None:
         self._changed.clear()
-        self._spawn_held()
-        roomy = [
-            p for p in self._owned if p not in self._held and not self._offsets[p].full and self._room(lane_of(p)) > 0
-        ]
+        self._begin_waiting()
+        roomy = [p for p in self._owned if not self._offsets[p].full and self._space(p) > 0]
         if not roomy:
             await self._until_changed()
             return
-        room = min(_AT_ONCE, *map(self._room, Lane))
         spacious = min(map(self._capacity.room, Lane)) >= _AT_ONCE
         if len(roomy) == len(self._owned) and spacious and not self._crowded:
-            taken = self._spawn(await self._source.poll(roomy, room, _IDLE_POLL_S))
+            room = min(_AT_ONCE, *map(self._space, roomy))
+            taken = self._take_in(await self._source.poll(roomy, room, self._patience_s(roomy)))
+            self._crowded = taken >= room
         else:
-            taken = await self._take_in_turn(roomy)
-        self._crowded = taken >= room
+            self._crowded = await self._take_in_turn(roomy) >= _IN_TURN
+
+    def _room(self, lane: Lane) -> int:
+        """How many jobs of a lane may begin now."""
+        room = self._capacity.room(lane)
+        return min(room, self._pace.room()) if self._pace is not None and lane is Lane.BATCH else room
+
+    def _space(self, partition: Partition) -> int:
+        """How many records of a partition may be read now: a few also where others have filled what may be read ahead."""
+        lane = lane_of(partition)
+        space = self._room(lane) + self._turns.room(lane)
+        return space if self._turns.waiting_in(partition) else max(space, _IN_TURN)
+
+    def _patience_s(self, roomy: list[Partition]) -> float:
+        """What waits for the pace, and partitions that are full, are looked at again soon."""
+        waits = len(roomy) < len(self._owned) or any(self._turns.waiting(lane) for lane in Lane)
+        return _BUSY_POLL_S if waits else _IDLE_POLL_S
 
     async def _until_changed(self) -> None:
         """Until work has ended, or, where it is the pace that holds batch back, for a moment."""
@@ -204,21 +239,14 @@ class Stage:
             async with asyncio.timeout(_BUSY_POLL_S if self._pace is not None else None):
                 await self._changed.wait()
 
-    def _room(self, lane: Lane) -> int:
-        room = self._capacity.room(lane)
-        return min(room, self._pace.room()) if self._pace is not None and lane is Lane.BATCH else room
-
     async def _take_in_turn(self, roomy: list[Partition]) -> int:
         """Interactive first; what it takes is gone when batch is asked. Where there is room for all, one poll does."""
         taken = 0
         for lane in Lane:
             own = [p for p in roomy if lane_of(p) is lane]
-            if own and self._room(lane):
-                taken += await self._take_of(lane, own)
-        room = min(self._room(lane_of(p)) for p in roomy)
-        if not taken and room:
-            patience_s = _IDLE_POLL_S if len(roomy) == len(self._owned) else _BUSY_POLL_S
-            taken = self._spawn(await self._source.poll(roomy, min(room, _AT_ONCE), patience_s))
+            taken += await self._take_of(lane, own)
+        if not taken and (room := min(map(self._space, roomy))):
+            taken = self._take_in(await self._source.poll(roomy, min(room, _AT_ONCE), self._patience_s(roomy)))
         return taken
 
     async def _take_of(self, lane: Lane, own: list[Partition]) -> int:
@@ -226,32 +254,32 @@ class Stage:
         for _ in own:
             self._turn += 1
             partition = own[self._turn % len(own)]
-            if taken := self._spawn(await self._source.poll([partition], min(_IN_TURN, self._room(lane)), 0)):
+            most = min(_AT_ONCE if self._turns.room(lane) else _IN_TURN, self._space(partition))
+            if most and (taken := self._take_in(await self._source.poll([partition], most, 0))):
                 return taken
         return 0
 
-    def _spawn(self, records: list[Incoming]) -> int:
+    def _take_in(self, records: list[Incoming]) -> int:
         for record in records:
             partition = Partition(record.topic, record.partition)
             if partition not in self._owned:
                 continue
             if not self._offsets[partition].deliver(record.offset):
                 metrics.REDELIVERED.labels(self.name).inc()
-            elif self._may_begin(partition, record):
-                self._begin(partition, record)
+                continue
+            lane, team = lane_of(partition), self._team_of(record)
+            if not self._turns.waiting(lane) and self._room(lane) > 0 and self._capacity.has_share(lane, team):
+                self._begin(partition, team, record)
             else:
-                self._held.setdefault(partition, deque()).append(record)
+                self._turns.put(lane, team, record)
         return len(records)
 
-    def _may_begin(self, partition: Partition, record: Incoming) -> bool:
+    def _begin(self, partition: Partition, team: bytes, record: Incoming) -> None:
         lane = lane_of(partition)
-        return self._room(lane) > 0 and self._capacity.has_share(lane, record.key or b"")
-
-    def _begin(self, partition: Partition, record: Incoming) -> None:
-        self._capacity.take(lane_of(partition), record.key or b"")
+        self._capacity.take(lane, team)
         self._taken_ms[partition] = record.timestamp
-        self._note_pace(lane_of(partition))
-        task = asyncio.create_task(self._run(partition, record))
+        self._note_pace(lane)
+        task = asyncio.create_task(self._run(partition, team, record))
         self._tasks[task] = time.monotonic()
         task.add_done_callback(self._ended)
 
@@ -263,27 +291,20 @@ class Stage:
         else:
             self._pace.interactive()
 
-    def _spawn_held(self) -> None:
-        """Begins what had to wait, because its team had its share; others of the same partition may overtake it."""
-        for partition, held in list(self._held.items()):
-            if not self._room(lane_of(partition)):
-                continue
-            waiting = deque[Incoming]()
-            for record in held:
-                if self._may_begin(partition, record):
-                    self._begin(partition, record)
-                else:
-                    waiting.append(record)
-            if waiting:
-                self._held[partition] = waiting
-            else:
-                del self._held[partition]
+    def _begin_waiting(self) -> None:
+        """Begins what was read ahead, as far as there is room: the teams take turns."""
+        for lane in Lane:
+            while self._turns.waiting(lane) and self._room(lane) > 0:
+                found = self._turns.take(lane, partial(self._capacity.has_share, lane))
+                if found is None:
+                    break
+                team, record = found
+                self._begin(Partition(record.topic, record.partition), team, record)
 
     def _let_go(self, partitions: Collection[Partition]) -> None:
         """Forgets what was read and not begun: whoever gets the partitions reads it again."""
-        for partition in partitions:
-            for record in self._held.pop(partition, ()):
-                self._offsets[partition].forget(record.offset)
+        for record in self._turns.drop(partitions):
+            self._offsets[Partition(record.topic, record.partition)].forget(record.offset)
 
     def loads(self, now_ms: int) -> dict[Partition, Load]:
         """What waits in the partitions that are read here."""
@@ -292,13 +313,13 @@ class Stage:
     def _load(self, partition: Partition, now_ms: int) -> Load:
         end = self._source.high_water(partition)
         depth = max(0, end - self._offsets[partition].following) if end is not None else 0
-        depth += len(self._held.get(partition, ()))
+        depth += self._turns.waiting_in(partition)
         if not depth:
             # What comes next has not waited since the last record, but since now at the earliest.
             self._taken_ms[partition] = now_ms
         return Load(depth, max(0, now_ms - self._taken_ms.get(partition, now_ms)))
 
-    async def _run(self, partition: Partition, record: Incoming) -> None:
+    async def _run(self, partition: Partition, team: bytes, record: Incoming) -> None:
         offsets, lane, began = self._offsets[partition], lane_of(partition), time.perf_counter()
         suspect = record.offset < self._first_new[partition]
         try:
@@ -310,7 +331,7 @@ class Stage:
             raise
         finally:
             self._failing.pop((partition, record.offset), None)
-            self._capacity.give_back(lane, record.key or b"")
+            self._capacity.give_back(lane, team)
 
     async def _work_until_done(self, partition: Partition, record: Incoming, suspect: bool) -> None:
         """A record that can neither be worked on nor put aside keeps its place: what is wrong may pass."""
@@ -330,6 +351,7 @@ class Stage:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
+        self._begin_waiting()
         self._changed.set()
 
     async def _commit_often(self) -> None:

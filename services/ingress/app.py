@@ -11,7 +11,7 @@ from schemas.job import Api
 from schemas.topics import Lane, door_topic
 from services.ingress.answers import Answers
 from services.ingress.batches.service import BatchService
-from services.ingress.door import Door
+from services.ingress.door import AHEAD, Door
 from services.ingress.handler import Admissions
 from services.ingress.http.completions import Completions
 from services.ingress.http.documents import asyncapi_json, openapi_json
@@ -43,7 +43,8 @@ class Ingress:
         self._batches = BatchService(platform, admissions, post, self._webhooks.check_target)
         door = Door(platform, admissions, platform.tokens, post)
         source = platform.source("door", *(door_topic(lane) for lane in Lane))
-        self._stage = Stage("door", source, door.work, platform.settings.concurrency, platform.pace)
+        total = platform.settings.concurrency
+        self._stage = Stage("door", source, door.work, total, platform.pace, ahead=AHEAD, team_of=door.team_of)
         self.routes: Sequence[BaseRoute] = [
             Route("/v1/chat/completions", completions.endpoint(Api.CHAT), methods=["POST"]),
             Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),

@@ -11,6 +11,7 @@ from infra.kafka.envelope import Poison, explain, header
 from infra.kafka.log import Incoming, Partition
 from infra.kafka.post import Post, result_id
 from infra.kafka.stage import lane_of
+from infra.kafka.turns import Ahead
 from infra.platform import Platform
 from infra.telemetry import metrics, spans
 from schemas.base import JsonObject
@@ -24,6 +25,9 @@ from services.ingress.handler import Admissions, Request, refused
 from services.ingress.policy import Identity
 
 log = logging.getLogger(__name__)
+
+AHEAD = Ahead(records=64_000, size=64 * 1024 * 1024)
+"""Records of the door are small, come by the ten thousand, and stand in whatever partition their sender chose."""
 
 _STRUCTURED = "application/cloudevents+json"
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
@@ -56,6 +60,11 @@ class Door:
             refusal = await self._admit(identity, line, record, job_id, traceparent)
             if refusal and not (suspect and await self._is_told(identity, refusal, record)):
                 await self._post.refuse(identity.team.name, refusal, traceparent)
+
+    def team_of(self, record: Incoming) -> bytes:
+        """Whose record it is, for fairness: by its token, since its key says what the sender likes."""
+        identity = self._identify(record)
+        return b"" if isinstance(identity, Poison) else identity.team.name.encode()
 
     async def _is_told(self, identity: Identity, refusal: BatchResult, record: Incoming) -> bool:
         return await self._platform.results.told(identity.team.name, refusal.id, record.timestamp)

@@ -87,8 +87,14 @@ def _of_clients(told: Sequence[Told], calls: Sequence[Entry]) -> list[str]:
     called = {call.marker for call in calls}
     lost = [f"{one.door} {one.marker} {one.job_id}" for one in told if one.accepted and not one.status]
     never = [f"{one.door} {one.marker}" for one in told if not one.accepted]
+    cancelled = [f"{one.door} {one.marker} {one.job_id}" for one in told if one.status == 499]
     unearned = [f"{one.door} {one.marker}" for one in told if one.status == 200 and one.marker not in called]
-    return [*_few("accepted and never answered", lost), *_few("never accepted", never), *_few("answered by nobody", unearned)]
+    return [
+        *_few("accepted and never answered", lost),
+        *_few("never accepted", never),
+        *_few("answered by nobody", unearned),
+        *_few("cancelled by nobody", cancelled),
+    ]
 
 
 def _of_rows(books: Books) -> list[str]:

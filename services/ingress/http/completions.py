@@ -117,18 +117,23 @@ class Completions:
         headers = job_headers(job, None) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
-            await self.send_again(repeated, asked.traceparent)
+            await self.send_again(repeated, client, asked.traceparent)
         if job.detached:
             return await self._later(job, client, asked, headers)
         if found is not None and found.ended and (found.ended.stream or not job.stream):
             return await self._answer(job, retold(found.ended), headers, asked.began)
         return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked.began)
 
-    async def send_again(self, repeated: Repeated, traceparent: str) -> None:
-        """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work and ends."""
+    async def send_again(self, repeated: Repeated, client: Client, traceparent: str) -> None:
+        """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work and ends.
+
+        Raises Unavailable; the job is not abandoned then: its client came back once and may do so again.
+        """
         job = repeated.job
-        if not repeated.sent and self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS:
-            await self._answers.submit(job, traceparent, None)
+        # Nobody but us is left to send what is answered by 202.
+        is_old = job.detached or self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS
+        if not repeated.sent and is_old:
+            await self._answers.submit(job, traceparent, client.again)
 
     async def _answer(self, job: Job, events: AsyncGenerator[Event | None], headers: dict[str, str], began: float) -> Response:
         try:

@@ -171,7 +171,7 @@ class Responses:
         headers = job_headers(job, None) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
-            await self._completions.send_again(repeated, draft.asked.traceparent)
+            await self._completions.send_again(repeated, client, draft.asked.traceparent)
         if job.detached and not draft.stream:
             return await self._later(job, draft, client, headers)
         events = self._keeper.events(found, client) if found else self._answers.follow(whereabouts(job), client)
