@@ -42,7 +42,6 @@ class Settings(BaseSettings):
     batch_timeout_s: float = Field(default=86_400, gt=0)
     drain_s: float = Field(default=20, ge=0, description="how long running jobs may go on after SIGTERM")
     redis_timeout_s: float = Field(default=0.25, gt=0)
-    answer_ttl_s: int = Field(default=3600, ge=60, description="how long the record of a finished job is kept")
 
     objects: str = Field(
         default="", description="where the files of /v1/files lie: a folder, or a URL that fsspec takes (s3://bucket/prefix)"

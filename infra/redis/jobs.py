@@ -19,6 +19,9 @@ _RESUME = Script.load("resume")
 _PUT_OFF = Script.load("put_off")
 
 _GRACE_MS = 60_000
+_DONE_MS = 900_000
+"""How long it is remembered that a job is done: a record of it is delivered again only until its offset is committed, which takes
+0.2 s, or as long as Kafka is away. A day, which batch jobs may take, would be 50 million records at 600 jobs/s."""
 _RENEW_AT_ONCE = 500
 
 EndState = Literal["granted", "again", "done", "leased", "answered", "called"]
@@ -137,7 +140,7 @@ class JobRecords:
 
     async def done(self, job_id: str, rest_ms: int, *, keep_answer: bool) -> None:
         """The end was published and acknowledged. `keep_answer`: the cache will fetch it."""
-        await self._redis.run(_MARK, _keys(job_id), ("done", _life_ms(rest_ms), "", int(keep_answer)))
+        await self._redis.run(_MARK, _keys(job_id), ("done", min(_life_ms(rest_ms), _DONE_MS), "", int(keep_answer)))
 
     async def abandon(self, job_id: str, rest_ms: int) -> None:
         """Nobody waits for this job any more: no provider may be called for it."""

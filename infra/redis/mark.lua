@@ -19,11 +19,16 @@ if what == 'streamed' then
   redis.call('HSET', KEYS[1], 'streamed', 1)
   return 1
 end
+if what == 'done' then
+  if ARGV[4] ~= '1' or redis.call('HEXISTS', KEYS[1], 'filled') == 1 then
+    redis.call('DEL', KEYS[2])
+  end
+  -- Nothing else is asked of it any more.
+  redis.call('DEL', KEYS[1])
+end
 redis.call('HSET', KEYS[1], 'state', what)
 redis.call('PEXPIRE', KEYS[1], life)
 if what == 'answered' then
   redis.call('SET', KEYS[2], ARGV[3], 'PX', life)
-elseif what == 'done' and (ARGV[4] ~= '1' or redis.call('HEXISTS', KEYS[1], 'filled') == 1) then
-  redis.call('DEL', KEYS[2])
 end
 return 1

@@ -14,7 +14,7 @@ _FIND = Script.load("find_ticket")
 _LIST = Script.load("list_tickets")
 _CLAIM = Script.load("claim_note")
 
-INLINE_BYTES = 32 * 1024
+INLINE_BYTES = 8 * 1024
 """A longer end lies in the file store."""
 
 
