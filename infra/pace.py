@@ -9,6 +9,8 @@ the loop has time to spare, down as soon as it hasn't (additive increase, multip
 import asyncio
 import time
 
+from infra.telemetry import metrics
+
 _SAMPLE_S = 0.025
 _SMOOTH = 0.3
 _RECENT_S = 5.0
@@ -76,6 +78,9 @@ class Pace:
             # A rate that nobody has used up says nothing about what the loop could bear.
             self.rate = min(_MOST, self.rate * 1.02 + 1)
         self._short = False
+        metrics.PACE.set(self.rate)
+        metrics.LOOP_BUSY.set(self._busy)
+        metrics.LOOP_LAG.set(self._lag)
 
     async def _sample(self) -> None:
         wall, cpu = time.monotonic(), time.thread_time()

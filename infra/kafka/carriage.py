@@ -6,6 +6,7 @@ next stage in memory when that lives in the same process, with the same guarante
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -170,7 +171,8 @@ class Carriage:
 
     async def _may_go_on(self, job: Job, record: Incoming, delivery: Delivery) -> bool:
         """False for a job that has ended, or that was begun so often that it must be what kills the process."""
-        seen = await self._patiently(job, lambda: self.records.seen(job.id, self._rest_ms(job)))
+        ask = secrets.token_hex(8)
+        seen = await self._patiently(job, lambda: self.records.seen(job.id, self._rest_ms(job), ask))
         if seen > MAX_DELIVERIES:
             fault = InternalError(f"The job was begun {MAX_DELIVERIES} times without an end and was put aside").fault()
             if await self._fail(job, record, fault, delivery):

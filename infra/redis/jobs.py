@@ -146,9 +146,12 @@ class JobRecords:
         """Nobody waits for this job any more: no provider may be called for it."""
         await self._redis.run(_MARK, _keys(job_id), ("abandoned", _life_ms(rest_ms), "", 0))
 
-    async def seen(self, job_id: str, rest_ms: int) -> int:
-        """Counts a delivery that may be a repeated one; 0 if the job has ended already."""
-        return cast("int", await self._redis.run(_MARK, _keys(job_id), ("seen", _life_ms(rest_ms), "", 0)))
+    async def seen(self, job_id: str, rest_ms: int, ask: str = "") -> int:
+        """Counts a delivery that may be a repeated one; 0 if the job has ended already.
+
+        `ask` names the delivery: asked again after RedisUnavailable, it is not counted again.
+        """
+        return cast("int", await self._redis.run(_MARK, _keys(job_id), ("seen", _life_ms(rest_ms), ask, 0)))
 
 
 def _keys(job_id: str) -> list[str]:

@@ -1,5 +1,6 @@
 -- Moves a job's record on. KEYS[1]: job record. KEYS[2]: the job's kept answer.
--- ARGV: what (streamed | answered | done | abandoned | seen), life of the record in ms, answer or '', keep the answer (1 or 0).
+-- ARGV: what (streamed | answered | done | abandoned | seen), life of the record in ms, answer (of seen: what names the question) or '',
+--   keep the answer (1 or 0).
 -- Gives 1, or 0 if the job had ended already; for 'seen' how often it was begun.
 local what, life = ARGV[1], ARGV[2]
 if what == 'seen' then
@@ -7,7 +8,12 @@ if what == 'seen' then
   if state == 'done' then
     return 0
   end
+  -- Asked again because the answer was lost, it is the same delivery.
+  if ARGV[3] ~= '' and redis.call('HGET', KEYS[1], 'seen_ask') == ARGV[3] then
+    return tonumber(redis.call('HGET', KEYS[1], 'seen'))
+  end
   local seen = redis.call('HINCRBY', KEYS[1], 'seen', 1)
+  redis.call('HSET', KEYS[1], 'seen_ask', ARGV[3])
   redis.call('PEXPIRE', KEYS[1], life)
   return seen
 end

@@ -92,7 +92,7 @@ class FakeRecords(JobRecords):
             self.waiting[job_id] = made
         self._answer()
 
-    async def seen(self, job_id: str, rest_ms: int) -> int:
+    async def seen(self, job_id: str, rest_ms: int, ask: str = "") -> int:
         if self._heard() and job_id not in self.ended:
             self.deliveries[job_id] = self.deliveries.get(job_id, 0) + 1
         self._answer()

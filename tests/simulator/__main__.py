@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--jobs", type=int, default=JOBS, help="jobs in each")
     asked = parser.parse_args()
-    began, steps, jobs, again, otherwise, wrong = time.perf_counter(), 0, 0, 0, 0, 0
+    began, steps, jobs, again, told, otherwise, wrong = time.perf_counter(), 0, 0, 0, 0, 0, 0
     for seed in range(asked.first, asked.first + asked.seeds):
         try:
             report = run(seed, jobs=asked.jobs)
@@ -25,10 +25,11 @@ def main() -> None:
         steps += report.steps
         jobs += report.accepted
         again += report.called_again
+        told += report.told_again
         otherwise += report.ended_otherwise
     took_s = time.perf_counter() - began
     print(f"{asked.seeds} worlds, {wrong} of them wrong: {steps} steps in {took_s:.1f} s, {steps / took_s:.0f} a second")
-    print(f"{jobs} jobs were accepted, {again} of them called for again, {otherwise} of them ended twice and not alike")
+    print(f"{jobs} jobs were accepted: {again} called for again, {told} told again, {otherwise} ended twice and not alike")
     sys.exit(bool(wrong))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from infra.kafka.inbox import Memory, Waiter
+from infra.kafka.post import result_id
 from infra.redis.client import Script
 from infra.redis.tickets import Tickets
 from schemas.completion import Completion
@@ -32,16 +33,22 @@ class Report:
     calls: int
     called_again: int
     ended_twice: int
+    told_again: int
     ended_otherwise: int
 
 
 async def check(servers: Servers, ledger: Ledger, sent: Sequence[Sent], processes: Sequence[Process], chaos: Chaos) -> Report:
     """Raises AssertionError with everything that doesn't hold."""
     called = ledger.by_job()
+    # Nothing fences the records of a process that has lost its partition to another, or is stopped between asking and telling.
+    alone = len(processes) == len({process.stages for process in processes}) and not chaos.weather.freezes
     wrong = [
         f"{one.job.id} ({one.job.reply_to.kind}, way {len(one.job.way)}, stream {one.job.stream}): {what}"
         for one in sent
-        for what in await _faults(servers, one, called.get(one.job.id, []), chaos)
+        for what in [
+            *await _faults(servers, one, called.get(one.job.id, []), chaos),
+            *_of_result(one.job, _times_told(servers, one.job), alone),
+        ]
     ]
     wrong += [f"{process.name} is not well: {process.not_ready()}" for process in processes if process.not_ready()]
     wrong += [f"{process.name} still holds {len(process.running)}" for process in processes if process.running]
@@ -53,6 +60,7 @@ async def check(servers: Servers, ledger: Ledger, sent: Sequence[Sent], processe
         calls=len(ledger.calls),
         called_again=sum(len(calls) > 1 for calls in called.values()),
         ended_twice=sum(len(completions) > 1 for completions in ends),
+        told_again=sum(_times_told(servers, one.job) > 1 for one in sent),
         ended_otherwise=sum(len({completion.status for completion in completions}) > 1 for completions in ends),
     )
 
@@ -62,16 +70,20 @@ async def _faults(servers: Servers, sent: Sent, calls: list[Asked], chaos: Chaos
     faults = [*_of_books(completions, calls, servers.put_off[job.id]), *_of_state(servers, job, bool(completions))]
     if sent.accepted and not completions:
         faults.append("it was accepted and has no end")
-    if job.reply_to.kind == "results":
-        told = servers.results(job.caller.team).count(f"batch_req_{job.id.removeprefix('job_')}")
-        # A process that is stopped between asking and telling tells once more when it goes on: nothing fences its records.
-        if told != 1 and not (told > 1 and chaos.weather.freezes):
-            faults.append(f"its result was told {told} times")
-    elif completions:
+    if completions and job.reply_to.kind == "inbox":
         faults += await _of_replies(job, servers.replies.get(job.id, []), calls, chaos)
     if job.keep_s and completions:
         faults += await _of_ticket(servers, job, completions)
     return faults
+
+
+def _times_told(servers: Servers, job: Job) -> int:
+    return servers.told[result_id(job.id)]
+
+
+def _of_result(job: Job, told: int, alone: bool) -> list[str]:
+    is_well = job.reply_to.kind == "inbox" or told == 1 or (told > 1 and not alone)
+    return [] if is_well else [f"its result was told {told} times"]
 
 
 def _of_books(completions: list[Completion], calls: list[Asked], put_off: int) -> list[str]:

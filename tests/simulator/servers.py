@@ -49,6 +49,11 @@ class Servers:
         return found
 
     @cached_property
+    def told(self) -> Counter[str]:
+        """How often each result stands in its team's topic. To be asked for when all is over."""
+        return Counter(result for team in ("fraud", "claims") for result in self.results(team))
+
+    @cached_property
     def put_off(self) -> Counter[str]:
         """How often a router has put each job off. To be asked for when all is over."""
         waiting = [record for delay in Delay for record in self.log.records(delay_topic(delay))]
