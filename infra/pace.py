@@ -16,10 +16,10 @@ _SMOOTH = 0.3
 _RECENT_S = 5.0
 """Interactive work so long ago still counts as being there."""
 
-_BUSY, _LAG_S = 0.6, 0.004
+_BUSY, _LAG_S = 0.65, 0.004
 """While there is interactive work: share of the time that the loop may be busy, and how late it may be."""
 
-_LAG_ALONE_S = 0.05
+_LAG_ALONE_S = 0.012
 """Batch alone may fill the loop, as long as heartbeats, leases and commits keep their times."""
 
 _LEAST, _FIRST, _MOST = 20.0, 200.0, 5_000.0

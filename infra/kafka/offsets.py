@@ -11,7 +11,9 @@ finished in turn, as base-128 varints in base64. Kafka allows 4,096 bytes of it 
 
 import base64
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import numpy as np
 
 MAX_METADATA = 4096
 FULL_METADATA = MAX_METADATA * 3 // 4
@@ -119,20 +121,20 @@ class Offsets:
         return self._next - self._low >= self._span or self._said > FULL_METADATA
 
 
-def encode(unfinished: Iterable[int], following: int) -> str:
-    """The metadata for these unfinished offsets, all below `following`, the next offset to be delivered."""
-    ordered = sorted(unfinished)
-    if not ordered or (ordered[-1] + 1 == following and ordered[-1] - ordered[0] + 1 == len(ordered)):
+def encode(unfinished: Collection[int], following: int) -> str:
+    """The metadata for these unfinished offsets, ascending and all below `following`, the next offset to be delivered."""
+    if not unfinished:
         return ""
-    runs: list[int] = []
-    start = end = ordered[0]
-    for offset in ordered[1:]:
-        if offset != end + 1:
-            runs += (end - start + 1, offset - end - 1)
-            start = offset
-        end = offset
-    runs += (end - start + 1, following - end - 1)
-    return "1:" + base64.b64encode(b"".join(_varint(run) for run in runs)).decode()
+    # A loop over 20,000 that were read ahead would stop everything else for milliseconds, five times a second.
+    offsets = np.fromiter(unfinished, np.int64, len(unfinished))
+    breaks = np.flatnonzero(np.diff(offsets) != 1)
+    starts = offsets[np.concatenate(([0], breaks + 1))]
+    ends = offsets[np.concatenate((breaks, [len(offsets) - 1]))] + 1
+    if len(starts) == 1 and ends[0] == following:
+        return ""
+    gaps = np.append(starts[1:], following) - ends
+    runs = np.stack((ends - starts, gaps), axis=1).ravel()
+    return "1:" + base64.b64encode(b"".join(map(_varint, runs.tolist()))).decode()
 
 
 def decode(offset: int, metadata: str) -> tuple[set[int], int]:

@@ -42,7 +42,7 @@ COMMIT_EVERY_S = 0.2
 _IDLE_POLL_S = 1.0
 _BUSY_POLL_S = 0.01
 _AT_ONCE = 256
-_IN_TURN = 32
+_IN_TURN = 64
 _AHEAD = Ahead(records=256, size=8 * 1024 * 1024)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # The group's patience with a member that doesn't return from a rebalance is its session timeout, 10 s.
@@ -254,7 +254,7 @@ class Stage:
         for _ in own:
             self._turn += 1
             partition = own[self._turn % len(own)]
-            most = min(_AT_ONCE if self._turns.room(lane) else _IN_TURN, self._space(partition))
+            most = min(_IN_TURN, self._space(partition))
             if most and (taken := self._take_in(await self._source.poll([partition], most, 0))):
                 return taken
         return 0
