@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from schemas.base import Message
 from schemas.completion import Completion
-from schemas.reply import Answer
+from schemas.reply import Answer, Failed
 
 
 class Kept(Message):
-    """`answer` for a plain job; `stream` holds the events of a stream, as they went out.
+    """`answer` for a plain job; `stream` holds the events of a stream, as they went out; `failed` for a job that failed.
 
     `seq` is the number of the stream's last event, for whoever has to send that again.
     """
@@ -17,5 +17,6 @@ class Kept(Message):
 
     completion: Completion
     answer: Answer | None = None
+    failed: Failed | None = None
     stream: tuple[str, ...] = ()
     seq: int = 0

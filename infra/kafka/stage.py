@@ -174,6 +174,7 @@ class Stage:
                 offsets.assign(mark.offset, mark.metadata)
                 self._committed[partition] = mark
             self._first_new[partition] = ends.get(partition, 0)
+        self._broken = None
         self._owned |= set(partitions)
         self._changed.set()
 

@@ -136,7 +136,7 @@ class Router:
             case Later():
                 return _put_off(errand.job, errand.attempts, sent)
             case Fault():
-                return self._failed(errand, sent)
+                return await self._failed(errand, sent)
 
     async def _served(self, errand: Errand) -> Finish | Booked:
         """The answer is kept before it is published."""
@@ -153,7 +153,7 @@ class Router:
         if relay and not kept.stream:
             completion = completion.model_copy(update={"cache_key": None})
             kept = kept.model_copy(update={"completion": completion})
-        data = kept.__pydantic_serializer__.to_json(kept, exclude_defaults=True)
+        data = _written(kept)
         if len(data) > KEPT_BYTES:
             completion = completion.model_copy(update={"cache_key": None})
         elif not await self._keep(errand.job, data):
@@ -168,10 +168,14 @@ class Router:
             log.warning("the answer of %s is published without being kept: %s", job.id, error)
             return True
 
-    def _failed(self, errand: Errand, fault: Fault) -> Finish:
+    async def _failed(self, errand: Errand, fault: Fault) -> Finish | Booked:
+        """A failure is kept too: the next life would end the job in another way, after somebody was told of this one."""
         completion = self._completion(errand, policy.status_of(fault), fault)
+        last = Failed(fault=fault, served=self._told(errand, completion))
         seq = errand.relay.seq if errand.relay else 0
-        return Finish(completion, Failed(fault=fault, served=self._told(errand, completion)), attempt=errand.n, seq=seq)
+        if not await self._keep(errand.job, _written(Kept(completion=completion, failed=last, seq=seq))):
+            return Booked(completion)
+        return Finish(completion, last, attempt=errand.n, seq=seq)
 
     async def _refuse(self, job: Job, model: Model | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
@@ -188,13 +192,13 @@ class Router:
         return Finish(completion, Failed(fault=fault, served=served), attempt=lease.n, again=_died(job, lease))
 
     def _again(self, job: Job, lease: Lease) -> Outcome:
-        """Publishes the answer that a dead life had kept. Of a stream everything but the last event had gone out."""
+        """Publishes the end that a dead life had kept. Of a stream everything but the last event had gone out."""
         try:
             kept = Kept.model_validate_json(lease.answer)
         except ValidationError:
             log.error("the kept answer of %s is not understood", job.id)
             raise InternalError(f"The answer was lost; the request is on record as {job.id}.") from None
-        last: Event = kept.answer or Closed()
+        last: Event = kept.answer or kept.failed or Closed()
         attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
         return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
@@ -235,6 +239,10 @@ class Router:
 
     def _rest_ms(self, job: Job) -> int:
         return job.deadline_ms - self._clock()
+
+
+def _written(kept: Kept) -> bytes:
+    return kept.__pydantic_serializer__.to_json(kept, exclude_defaults=True)
 
 
 def _died(job: Job, lease: Lease) -> bool:

@@ -240,6 +240,7 @@ EXAMPLES: dict[str, Message] = {
         not_before_ms=_ACCEPTED_MS + 60_000,
     ),
     "kept answer": Kept(completion=_COMPLETION, answer=Answer(body='{"id": "x"}', served=_SERVED)),
+    "kept failure": Kept(completion=_COMPLETION, failed=Failed(fault=ProviderError("no").fault(), served=_SERVED)),
     "kept stream": Kept(completion=_COMPLETION, stream=('{"choices":[]}',), seq=2),
     "organization": Organization(id="org_1", name="acme", version=2, policy=_WRITTEN_POLICY),
     "team": Team(

@@ -9,6 +9,7 @@ import pytest
 from infra.kafka.carriage import Finish
 from schemas.attempt import Attempt
 from schemas.job import JobStatus
+from schemas.kept import Kept
 from services.router.leases import MOST_DRAINING, Running
 from tests.fakes.clock import in_virtual_time
 from tests.unit.services.router.doubles import (
@@ -106,7 +107,7 @@ def test_drain_lets_the_call_end_and_bills_what_the_provider_says(name: str) -> 
         assert (made.status, made.usage.source) == ("completed", "provider")
         assert (made.usage.input_tokens, made.usage.output_tokens) == (5, 2)
         assert kinds(on) == (["opened", "delta"] if name == SPEAKING else []), "nothing is relayed after the cancel"
-        assert "answered" not in on.records.calls
+        assert Kept.model_validate_json(on.records.kept).answer is None, "for nobody who asks the same"
         assert len(on.running) == 0
 
     check()

@@ -46,6 +46,17 @@ def fault_of(outcome: object) -> Fault:
 
 
 @in_virtual_time
+async def test_a_failure_is_kept_too_and_the_next_life_tells_the_same() -> None:
+    bench = Bench(failure("final", 400))
+    end = finished(await bench.handle(job()))
+    kept = Kept.model_validate_json(bench.records.kept)
+    assert (kept.completion, kept.failed, kept.answer) == (end.completion, end.last, None)
+    bench.records.leases.append(Lease("answered", answer=bench.records.kept))
+    again = finished(await bench.handle(job()))
+    assert (again.completion, again.last, again.again) == (end.completion, end.last, True)
+
+
+@in_virtual_time
 async def test_an_answer_is_kept_then_published_with_its_cost() -> None:
     bench = Bench(answer("hi"))
     end = finished(await bench.handle())
