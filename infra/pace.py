@@ -68,11 +68,8 @@ class Pace:
         """Takes in one sample: the share of the time that the loop was busy, and how late it was."""
         self._busy += _SMOOTH * (busy - self._busy)
         self._lag += _SMOOTH * (lag_s - self._lag)
-        if now - self._interactive < _RECENT_S:
-            too_much = self._busy > _BUSY or self._lag > _LAG_S
-        else:
-            too_much = self._lag > _LAG_ALONE_S
-        if too_much:
+        shared = now - self._interactive < _RECENT_S
+        if (shared and self._busy > _BUSY) or self._lag > (_LAG_S if shared else _LAG_ALONE_S):
             self.rate = max(_LEAST, self.rate * 0.93)
         elif self._short:
             # A rate that nobody has used up says nothing about what the loop could bear.
