@@ -1,6 +1,7 @@
 """Jobs that outlive their connection: asked for asynchronously, followed, resumed, listed, cancelled, sent again."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.integration.endpoints import receiving
 from tests.system import Provider, System, Team, chat, prompt, until
 
 ASYNC = {"prefer": "respond-async"}
@@ -186,6 +188,32 @@ async def test_g30_a_job_of_another_team_does_not_exist(system: System, client: 
         answers = [await other.get(url), await other.delete(url), await other.get(f"{url}/events")]
         assert [answer.status_code for answer in answers] == [404, 404, 404]
         assert (await other.get("/v1/jobs")).json()["data"] == []
+
+
+async def test_the_end_of_a_job_is_told_to_the_webhook_that_was_named(system: System) -> None:
+    async with receiving() as receiver:
+        policy = {"webhooks": {"internal": [f"127.0.0.1:{receiver.port}"]}}
+        team = await system.create_team_under("hooked-jobs", policy)
+        async with team.http() as client:
+            url = await begin(client, chat("mock"), **{"x-sluice-webhook": f"http://127.0.0.1:{receiver.port}/jobs"})
+
+            async def told() -> bool:
+                return bool(receiver.posted)
+
+            await until(told)
+            event = json.loads(receiver.posted[0].body)
+            assert (event["type"], event["data"]["id"]) == ("job.completed", url.rpartition("/")[2])
+            assert receiver.posted[0].headers["webhook-signature"].startswith("v1,")
+            assert (await client.get(url)).json()["status"] == "completed", "who is told finds it so"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://127.0.0.1:1/", "https://169.254.169.254/latest/meta-data", "https://localhost/", "https://[::1]/", "ftp://x/"],
+)
+async def test_g32_a_webhook_that_leads_inside_is_refused_with_the_request(client: httpx.AsyncClient, target: str) -> None:
+    answer = await client.post("/v1/chat/completions", json=chat("mock"), headers=ASYNC | {"x-sluice-webhook": target})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-sluice-webhook")
 
 
 async def test_g13_the_same_key_is_one_job_with_one_answer(client: httpx.AsyncClient, provider: Provider) -> None:
