@@ -8,11 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.errors import Fault, InternalError, NotFound, RequestTimeout, RequestTooLarge, SluiceError
+from schemas.errors import Fault, InternalError, NotFound, RequestTimeout, SluiceError
 
 log = logging.getLogger(__name__)
 
-_BODY_UNREAD = (RequestTimeout.status, RequestTooLarge.status)
+_BODY_UNREAD = (RequestTimeout.status,)
 """What still comes of such a request can't be told from the next one."""
 
 

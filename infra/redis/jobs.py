@@ -25,7 +25,7 @@ _DONE_MS = 900_000
 _RENEW_AT_ONCE = 500
 
 EndState = Literal["granted", "again", "done", "leased", "answered", "called"]
-LeaseState = Literal["granted", "done", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
+LeaseState = Literal["granted", "done", "stale", "ending", "abandoned", "answered", "leased", "interrupted", "exhausted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Lease:
     """What the lease script said. `n`: number of this attempt (granted), or of those made; `left_ms`: of another's lease.
 
     `notes` are those of the attempts made before, by a life that is over. Who is told granted, interrupted, exhausted,
-    abandoned or answered holds the lease and has to end the job; ending: a copy at another stage does.
+    abandoned or answered holds the lease and has to end the job; ending: a copy at another stage does. stale: a copy
+    that was put off since then knows of more calls.
     """
 
     state: LeaseState
@@ -94,7 +95,7 @@ class JobRecords:
                 return Lease(state, left_ms=int(result[1]))
             case "answered":
                 return Lease(state, answer=cast("bytes", result[1]))
-            case "done" | "ending":
+            case "done" | "stale" | "ending":
                 return Lease(state)
 
     async def renew(self, job_ids: Collection[str], lease_ms: int) -> None:

@@ -3,10 +3,10 @@
 -- ARGV: owner (slot), incarnation (this life of it), lease in ms, life of the record in ms, most attempts,
 --   ask (names this question: asked again when the answer was lost, it is answered as before),
 --   held (the attempt that this life has made and that is over, or 0), note (what will be called),
---   made (attempts that this copy of the job tells of: a copy that was put off since then knows of more, and this one is done).
--- Gives {'done'} | {'ending'} | {'leased', ms left} | {'answered', answer}
+--   made (attempts that this copy of the job tells of: if a copy that was put off since then knows of more, this one is stale).
+-- Gives {'done'} | {'stale'} | {'ending'} | {'leased', ms left} | {'answered', answer}
 --   | {'granted' | 'interrupted' | 'exhausted' | 'abandoned', n, notes of the attempts made before…}.
--- Whoever is told anything but the first three holds the lease, and has to end the job.
+-- Whoever is told anything but the first four holds the lease, and has to end the job.
 local record = redis.call('HMGET', KEYS[1], 'state', 'owner', 'life', 'until', 'n', 'streamed', 'ask', 'said', 'made')
 local state, owner, life, ends = record[1], record[2], record[3], tonumber(record[4] or 0)
 local n, streamed, ask, said = tonumber(record[5] or 0), record[6], record[7], record[8]
@@ -15,7 +15,7 @@ if state == 'done' or state == 'ending' then
   return {state}
 end
 if tonumber(record[9] or 0) > tonumber(ARGV[9]) then
-  return {'done'}
+  return {'stale'}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

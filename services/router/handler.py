@@ -96,8 +96,10 @@ class Router:
     ) -> Outcome:
         """What becomes of a job for which nobody is called, now or ever."""
         match lease.state:
-            case "done":
+            case "stale":
                 return Nothing()
+            case "done":
+                return self._ended_elsewhere(job, delivery)
             case "ending":
                 # By a copy of this job; if that is this one before its process died, the carriage knows.
                 raise _Ended(policy.no_attempt_left(job, model, self._clock()))
@@ -112,6 +114,20 @@ class Router:
             case _:
                 fault = found if isinstance(found, Fault) else policy.no_attempt_left(job, model, self._clock())
         return await self._refuse(job, model, fault, lease, delivery)
+
+    def _ended_elsewhere(self, job: Job, delivery: Delivery) -> Booked | Nothing:
+        """Calls made before the job was put off are on no bill yet, if a router that had stood still has ended it all the same.
+
+        The first completion in the log is how the job ended; money is the sum of all calls.
+        """
+        if not job.made:
+            return Nothing()
+        fault = policy.no_attempt_left(job, None, self._clock())
+        trace = trace_id(delivery.traceparent)
+        status = policy.status_of(fault)
+        return Booked(
+            completion_of(job, status, Stage.ROUTER.value, self._clock(), fault=fault, attempts=job.made, trace_id=trace)
+        )
 
     async def _send(self, job: Job, model: Model, place: Place, lease: Lease, delivery: Delivery) -> Outcome:
         errand = Errand(job, model, delivery.traceparent, place, lease.n)

@@ -269,6 +269,9 @@ class Shaky(Source):
     async def end(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         return await self._inner.end(partitions)
 
+    def high_water(self, partition: Partition) -> int | None:
+        return self._inner.high_water(partition)
+
     async def stop(self) -> None:
         await self._inner.stop()
 

@@ -40,11 +40,11 @@ async def test_whoever_gets_it_next_need_not_wait_and_has_all_tries_again(bench:
     assert lease == Lease("granted", n=4, notes=("call 1", "call 2", "call 3"))
 
 
-async def test_a_copy_that_knows_of_fewer_calls_is_done(bench: Bench) -> None:
+async def test_a_copy_that_knows_of_fewer_calls_is_stale(bench: Bench) -> None:
     """The router died between sending it on and committing: the record it came in is delivered again."""
     await bench.ask(bench.a)
     await bench.a.put_off(JOB, 1)
-    assert await bench.ask(bench.b, made=0) == Lease("done")
+    assert await bench.ask(bench.b, made=0) == Lease("stale")
     assert (await bench.ask(bench.b, made=1)).state == "granted"
 
 

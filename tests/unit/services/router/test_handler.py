@@ -56,6 +56,18 @@ async def test_a_failure_is_kept_too_and_the_next_life_tells_the_same() -> None:
     assert (again.completion, again.last, again.again) == (end.completion, end.last, True)
 
 
+async def test_calls_of_a_job_that_was_put_off_and_ended_elsewhere_are_booked() -> None:
+    first = Bench(failure("final", 400))
+    made = finished(await first.handle(job())).completion.attempts
+    bench = Bench()
+    bench.records.leases += [Lease("done"), Lease("done"), Lease("stale")]
+    booked = await bench.handle(job(made=made))
+    assert isinstance(booked, Booked)
+    assert booked.completion.attempts == made
+    assert isinstance(await bench.handle(job()), Nothing), "nothing was called"
+    assert isinstance(await bench.handle(job(made=made)), Nothing), "a copy that knows of more tells of them"
+
+
 @in_virtual_time
 async def test_an_answer_is_kept_then_published_with_its_cost() -> None:
     bench = Bench(answer("hi"))
