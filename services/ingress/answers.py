@@ -5,8 +5,9 @@ import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from infra.kafka.inbox import Inbox, Waiter
+from infra.kafka.inbox import Inbox
 from infra.kafka.post import Post
+from infra.kafka.waiter import Waiter
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords

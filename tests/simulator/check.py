@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from infra.kafka.inbox import Memory, Waiter
 from infra.kafka.post import result_id
+from infra.kafka.waiter import Memory, Waiter
 from infra.redis.client import Script
 from infra.redis.tickets import Tickets
 from schemas.completion import Completion

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from infra.kafka.inbox import Interruption, Memory, Waiter
+from infra.kafka.waiter import Interruption, Memory, Waiter
 from schemas.errors import ProviderError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened, Reply, Served
 from tests.fakes.clock import in_virtual_time
