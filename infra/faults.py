@@ -8,7 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.errors import Fault, InternalError, NotFound, RequestTimeout, SluiceError
+from infra.redis.client import RedisUnavailable
+from schemas.errors import Fault, InternalError, NotFound, RequestTimeout, SluiceError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,12 @@ async def on_error(request: Request, error: Exception) -> Response:
     match error:
         case SluiceError():
             return error_response(error.fault())
+        case RedisUnavailable():
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+            fault = Unavailable(
+                "A part of the gateway does not answer. Try again.", code="state_unavailable", retry_after_s=1
+            ).fault()
+            return error_response(fault)
         case HTTPException(status_code=405):
             return error_response(_with_status(405, f"{request.method} is not supported at {request.url.path}"), error.headers)
         case HTTPException(status_code=404):

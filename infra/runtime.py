@@ -18,11 +18,13 @@ from starlette.routing import BaseRoute, Route
 from infra.faults import on_error
 from infra.http import Connection
 from infra.platform import Platform
+from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
 from schemas.errors import SluiceError
 
 log = logging.getLogger(__name__)
 
+_HANDLED: tuple[type[Exception], ...] = (SluiceError, RedisUnavailable, HTTPException, Exception)
 _ACCEPTS = 16
 """New connections in one turn of the loop: libuv accepts one for each listener, and 1,000 that came at once waited for 8.8 s."""
 
@@ -114,7 +116,7 @@ class Runtime:
         ]
         for service in self._services:
             routes += service.routes
-        app = Starlette(routes=routes, exception_handlers={SluiceError: on_error, HTTPException: on_error, Exception: on_error})
+        app = Starlette(routes=routes, exception_handlers=dict.fromkeys(_HANDLED, on_error))
         # Redirects would name a host and a scheme that only a proxy in front of us knows.
         app.router.redirect_slashes = False
         return uvicorn.Config(

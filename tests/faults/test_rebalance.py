@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import product
-from pathlib import Path
 
 import httpx
 
-from infra.embedded.process import Child, launch
-from tests.system import SLUICE, START_S, Provider, System, chat, environment, prompt, ready_url, until
+from infra.embedded.process import Child
+from tests.faults.another import another_service
+from tests.system import Provider, System, chat, prompt, until
 
 CALLS, WAVE = 200, 50
 LANES = ("interactive", "batch")
@@ -38,20 +38,9 @@ class Router:
 
 @asynccontextmanager
 async def another_router(system: System, slot: str) -> AsyncGenerator[Router]:
-    """`sluice serve router` against the servers of a running system; it is there when it is ready."""
-    places = {f"SLUICE_{name.upper()}": system.endpoints[name] for name in ("kafka", "redis", "clickhouse")}
-    log = system.data_dir / f"router-{slot}.log"
-    words: list[str | Path] = [SLUICE, "serve", "router", "--data-dir", system.data_dir]
-    child = Child("another router", words, log=log, cwd=system.data_dir, env=environment(**places, SLUICE_SLOT=slot))
-
-    async def ready() -> bool:
-        return bool(ready_url(log))
-
-    await launch(child, ready, START_S)
-    try:
-        yield Router(child, ready_url(log))
-    finally:
-        await child.stop()
+    """A router beside those of a running system; it is there when it is ready."""
+    async with another_service(system, "router", slot) as (child, url):
+        yield Router(child, url)
 
 
 class Slow:

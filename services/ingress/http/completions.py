@@ -14,6 +14,7 @@ from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
 from infra.telemetry.spans import GEN_AI_OPERATION, GEN_AI_REQUEST_MODEL
+from schemas.base import JsonObject
 from schemas.errors import InternalError, SluiceError
 from schemas.job import Api, Job
 from schemas.reply import Answer, Event, Failed, Opened
@@ -82,10 +83,9 @@ class Completions:
             admitted = await self._admissions.admit_once(identity, request, self._answers.reply_to())
         except SluiceError as error:
             raise refused(error) from None
-        client = Client(
-            disconnected(http), stays=request.detached or (request.repeatable is not None and request.repeatable.by_key)
-        )
-        client.again = request.repeatable
+        again = request.repeatable
+        stays = request.detached or (again is not None and again.by_key)
+        client = Client(disconnected(http), stays=stays, again=again)
         if isinstance(admitted, Repeated):
             client.number = admitted.number
             return await self._repeat(admitted, client, asked)
@@ -109,7 +109,15 @@ class Completions:
                     return await self._answer(job, events, headers, asked.began)
             except TimeoutError:
                 await events.aclose()
-        return accepted(job_object(await self._tickets.find(job.id)) or NOT_KNOWN_YET | {"id": job.id}, headers)
+        return accepted(await self._told(job), headers)
+
+    async def _told(self, job: Job) -> JsonObject:
+        """The job as it stands; also while that can't be asked, for it is on its way and nobody may take it for refused."""
+        try:
+            found = await self._tickets.find(job.id)
+        except RedisUnavailable:
+            found = None
+        return job_object(found) or NOT_KNOWN_YET | {"id": job.id}
 
     async def _repeat(self, repeated: Repeated, client: Client, asked: Asked) -> Response:
         """The job that the same request became before: its answer, if it has ended, or else its events from the first on."""
