@@ -20,6 +20,10 @@ from faststream.kafka import KafkaBroker, TopicPartition
 from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
 from schemas.topics import Topic
 
+_REQUEST_MS = 15_000
+"""A request that a broker took just before it died, or just before it was there again, is never answered; by default it is
+waited for for 40 s. Joining a group may take as long as a rebalance, 10 s."""
+
 PRODUCER_SETTINGS: Mapping[str, object] = {
     "acks": "all",
     "enable_idempotence": True,
@@ -27,6 +31,7 @@ PRODUCER_SETTINGS: Mapping[str, object] = {
     "max_request_size": 2 * 1024 * 1024,
     # Replies of one ingress share a partition: with 16 kB, the default, 500 streams waited for each other (196/s, now 600).
     "max_batch_size": 256 * 1024,
+    "request_timeout_ms": _REQUEST_MS,
 }
 CONSUMER_SETTINGS: dict[str, object] = {
     "ack_policy": AckPolicy.MANUAL,
@@ -50,7 +55,9 @@ class Kafka(Sink):
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._broker = KafkaBroker(bootstrap, allow_auto_create_topics=False, logger=None, graceful_timeout=5)
+        self._broker = KafkaBroker(
+            bootstrap, allow_auto_create_topics=False, logger=None, graceful_timeout=5, request_timeout_ms=_REQUEST_MS
+        )
         self._producer: Any = AIOKafkaProducer(bootstrap_servers=bootstrap, **cast("Any", PRODUCER_SETTINGS))
         self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
 
