@@ -68,6 +68,10 @@ class Tickets:
         """The job of this claim is known to be on its way. Raises RedisUnavailable."""
         await self._redis.run(_CLAIM, [claim_key], ("sent",))
 
+    async def is_sent(self, claim_key: str) -> bool:
+        """Whether the job of this claim is known to be on its way. Raises RedisUnavailable."""
+        return bool(await self._redis.run(_CLAIM, [claim_key], ("is_sent",)))
+
     async def attached(self, claim_key: str) -> int:
         """How many repeated requests have attached to the job of this claim. Raises RedisUnavailable."""
         return cast("int", await self._redis.run(_CLAIM, [claim_key], ("attached",)))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
 
 from infra.kafka.inbox import Inbox
@@ -91,6 +91,23 @@ class Answers:
             if again is None:
                 await asyncio.shield(self._abandon(job.id, job.deadline_ms, ""))
             raise
+
+    def insist(self, job: Job, traceparent: str, again: Repeatable, after_s: float) -> None:
+        """Sends a job after a while, if whoever was about to send it hasn't by then: he may have died, or got no answer."""
+        if len(self._lingering) < _MOST_LINGERING:
+            self._in_background(self._insist(job, traceparent, again, after_s))
+
+    async def _insist(self, job: Job, traceparent: str, again: Repeatable, after_s: float) -> None:
+        while self._platform.clock() < job.deadline_ms:
+            await asyncio.sleep(after_s)
+            try:
+                if await self._tickets.is_sent(again.key):
+                    return
+                await self._forward(job, traceparent, again)
+                return
+            except (RedisUnavailable, Unavailable) as error:
+                log.info("%s is still to be sent: %s", job.id, error)
+                after_s = 1.0
 
     async def events(self, job: Job, traceparent: str, client: Client) -> AsyncGenerator[Event | None]:
         """Sends the job, and gives its events to its last, and None whenever nothing came for `KEEP_ALIVE_S`.
@@ -185,7 +202,10 @@ class Answers:
         if again is None or not gave_up_waiting(again.patience_s, quiet_s) or len(self._lingering) >= _MOST_LINGERING:
             await self._abandon(job_id, deadline_ms, again.key if again else "")
             return
-        task = asyncio.create_task(self._linger(job_id, deadline_ms, again, client.number))
+        self._in_background(self._linger(job_id, deadline_ms, again, client.number))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
 

@@ -138,10 +138,16 @@ class Completions:
         Raises Unavailable; the job is not abandoned then: its client came back once and may do so again.
         """
         job = repeated.job
+        if repeated.sent or client.again is None:
+            return
         # Nobody but us is left to send what is answered by 202.
-        is_old = job.detached or self._platform.clock() - job.accepted_ms > _RESEND_AFTER_MS
-        if not repeated.sent and is_old:
+        if job.detached or self._age_ms(job) > _RESEND_AFTER_MS:
             await self._answers.submit(job, traceparent, client.again)
+        else:
+            self._answers.insist(job, traceparent, client.again, (_RESEND_AFTER_MS - self._age_ms(job)) / 1000)
+
+    def _age_ms(self, job: Job) -> int:
+        return self._platform.clock() - job.accepted_ms
 
     async def _answer(self, job: Job, events: AsyncGenerator[Event | None], headers: dict[str, str], began: float) -> Response:
         try:
