@@ -1,7 +1,5 @@
 """A job as its owner sees it. Pure."""
 
-from collections.abc import Sequence
-
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -10,7 +8,7 @@ from schemas.base import JsonObject
 from schemas.batch import URL_TO_API
 from schemas.job import JobStatus
 from schemas.reply import Answer, Failed
-from schemas.ticket import Ended, Ticket
+from schemas.ticket import Ended
 from schemas.topics import Lane
 from services.ingress.assembly import assembled
 
@@ -45,7 +43,7 @@ def job_object(found: Found | None, lag: JsonObject | None = None) -> JsonObject
         "metadata": {**ticket.labels.metadata},
         "events_url": f"/v1/jobs/{ticket.job_id}/events",
     }
-    return told | (_outcome(ticket, ended) if ended else _NO_OUTCOME)
+    return told | (_outcome(ended) if ended else _NO_OUTCOME)
 
 
 def status_of(found: Found) -> JobStatus:
@@ -63,31 +61,27 @@ def matches(found: Found, status: str | None, model: str | None, lane: Lane | No
     )
 
 
-_NO_OUTCOME: JsonObject = {"result": None, "error": None, "usage": None, "cost_usd": None}
+_NO_OUTCOME: JsonObject = {"status_code": None, "result": None, "error": None, "usage": None, "cost_usd": None}
 
 
-def _outcome(ticket: Ticket, ended: Ended) -> JsonObject:
-    result: JsonObject | None = None
-    error: JsonObject | None = None
+def _outcome(ended: Ended) -> JsonObject:
+    """What HTTP would have answered: a status, and a body or an error."""
+    status_code, result, error = 200, None, None
     match ended.last:
         case Answer(status=status, body=body):
-            result = {"status_code": status, "body": _parsed(body)}
+            status_code, result = status, _parsed(body)
         case Failed(fault=fault):
-            result = {"status_code": fault.status, "body": fault.openai()}
-            error = {"code": fault.code or fault.type, "message": fault.message}
+            status_code, error = fault.status, fault.openai()["error"]
         case _:
-            result = _whole(ended.stream)
+            # A stream that was too long to be kept has no result but its events.
+            result = assembled(ended.stream) if ended.stream else None
     usage: JsonObject = {
         "input_tokens": ended.usage.input_tokens,
         "output_tokens": ended.usage.output_tokens,
         "total_tokens": ended.usage.input_tokens + ended.usage.output_tokens,
     }
-    return {"result": result, "error": error, "usage": usage, "cost_usd": format(ended.cost_usd, "f")}
-
-
-def _whole(stream: Sequence[str]) -> JsonObject | None:
-    """A stream as the answer that it would have been; None for one that was too long to be kept."""
-    return {"status_code": 200, "body": assembled(stream)} if stream else None
+    cost_usd = format(ended.cost_usd, "f")
+    return {"status_code": status_code, "result": result, "error": error, "usage": usage, "cost_usd": cost_usd}
 
 
 def _parsed(body: str) -> JsonObject | None:

@@ -98,8 +98,7 @@ async def by_async(clients: Clients) -> None:
     while True:
         job = (await clients.request([told], "GET", answer.headers["location"])).json()
         if job.get("status") not in _RUNNING:
-            result = cast("dict[str, Any]", job.get("result") or {})
-            told.end(int(result.get("status_code", 500)))
+            told.end(int(job.get("status_code") or 500))
             return
         await asyncio.sleep(_PAUSE_S)
 
