@@ -9,7 +9,7 @@ from infra.credentials import JobTokens
 from infra.files import FileStore
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import Carriage, Handler
-from infra.kafka.delay import Delays
+from infra.kafka.delay import Delays, waiting_jobs
 from infra.kafka.loads import Loads
 from infra.kafka.log import Source
 from infra.kafka.neighbours import Neighbours
@@ -26,7 +26,7 @@ from infra.settings import Settings
 from infra.signing import Signer
 from infra.telemetry.spans import Tracing, open_tracing
 from schemas.slip import Stage as StageName
-from schemas.topics import TOPICS, Lane, job_topic
+from schemas.topics import TOPICS, Lane, delay_topic, job_topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ class Platform:
 
     def delays(self, service: str) -> Delays:
         """Where jobs wait that may not be sent out yet."""
-        return Delays(self.source, self.post(service), self.files, self.signer, self.clock)
+        post, files, signer, clock = self.post(service), self.files, self.signer, self.clock
+        return Delays("delay", delay_topic, self.source, lambda delay: waiting_jobs(delay, post, files, signer, clock))
 
     def source(self, group: str, *topics: str, may_wait_ms: int = 0) -> Source:
         """A member of the group `sluice-<group>`; records may wait for so long, to come many at once."""

@@ -1,7 +1,7 @@
-"""Jobs that may not be sent out yet: they wait in topics of fixed delays, hop between them, and then go on with their way.
+"""What may not be sent out yet waits in topics of fixed delays, hops between them, and then goes on with its way.
 
 All waits of a topic are equal, so that its head is always due first and nobody needs a second store or a timer a job
-(HOUSE.md 3a, retry topics). A record keeps its place until the job was sent on.
+(HOUSE.md 3a, retry topics). A record keeps its place until it was sent on.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from infra.kafka.log import Incoming, Source
 from infra.kafka.post import Post
 from infra.kafka.stage import Stage, Work
 from infra.signing import Signer
-from schemas.topics import Delay, delay_topic
+from schemas.topics import Delay
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,17 @@ _AT_ONCE = 512
 
 
 class Delays:
-    """Three stages in which jobs wait."""
+    """Three stages in which records wait, one for each delay, and what is done with each record there."""
 
-    def __init__(self, source: Callable[[str, str], Source], post: Post, files: FileStore, signer: Signer, clock: Clock) -> None:
-        self._post, self._files, self._signer, self._clock = post, files, signer, clock
+    def __init__(
+        self,
+        name: str,
+        topic_of: Callable[[Delay], str],
+        source: Callable[[str, str], Source],
+        work_of: Callable[[Delay], Work],
+    ) -> None:
         self._stages = tuple(
-            Stage(f"delay-{delay.value}", source(f"delay-{delay.value}", delay_topic(delay)), self._wait_for(delay), _AT_ONCE)
+            Stage(f"{name}-{delay.value}", source(f"{name}-{delay.value}", topic_of(delay)), work_of(delay), _AT_ONCE)
             for delay in Delay
         )
 
@@ -46,18 +51,23 @@ class Delays:
     async def stop(self) -> None:
         await asyncio.gather(*(stage.stop() for stage in self._stages))
 
-    def _wait_for(self, delay: Delay) -> Work:
-        async def work(record: Incoming, _: bool) -> None:
-            await self._wait(record, delay)
 
-        return work
+def waiting_jobs(delay: Delay, post: Post, files: FileStore, signer: Signer, clock: Clock) -> Work:
+    """The work of the stage over jobs that wait for so long."""
 
-    async def _wait(self, record: Incoming, delay: Delay) -> None:
-        job = await read_waiting_job(record, self._files, self._signer)
+    async def work(record: Incoming, _: bool) -> None:
+        job = await read_waiting_job(record, files, signer)
         if isinstance(job, Poison):
             log.warning("delay: %s from %s: %s", job.reason, record.topic, job.detail)
-            await self._post.dead(record, job)
+            await post.dead(record, job)
             return
-        due_ms = min(record.timestamp + delay.ms, job.not_before_ms, job.deadline_ms)
-        await asyncio.sleep(max(0, due_ms - self._clock()) / 1000)
-        await self._post.forward(job, header(record.headers, H_TRACEPARENT))
+        await until_due(record, delay, min(job.not_before_ms, job.deadline_ms), clock)
+        await post.forward(job, header(record.headers, H_TRACEPARENT))
+
+    return work
+
+
+async def until_due(record: Incoming, delay: Delay, due_ms: int, clock: Clock) -> None:
+    """Waits for the end of the delay, or for `due_ms` (unix milliseconds) if that comes first."""
+    due_ms = min(record.timestamp + delay.ms, due_ms)
+    await asyncio.sleep(max(0, due_ms - clock()) / 1000)

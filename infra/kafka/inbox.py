@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 from infra.files import FileStore
-from infra.kafka.broker import Kafka, Reader
+from infra.kafka.broker import Kafka
 from infra.kafka.carriage import fetched
 from infra.kafka.envelope import Poison, decode
+from infra.kafka.follower import Follower
 from infra.kafka.log import Incoming, Partition
 from infra.kafka.lookback import Lookback
 from infra.kafka.waiter import Memory, Waiter
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _LEASE_MS = 30_000
 _RENEW_S = 10
-_POLL_S = 1.0
 _MAX_BYTES_IN_ALL = 128 * 1024 * 1024
 """What all that wait for slow readers may take."""
 
@@ -35,30 +35,13 @@ _MAX_BYTES_IN_ALL = 128 * 1024 * 1024
 class _Tap:
     """One partition of replies, read from the moment it is opened, and those who wait for something in it."""
 
-    def __init__(self, partition: int, files: FileStore, memory: Memory) -> None:
+    def __init__(self, kafka: Kafka, partition: int, files: FileStore, memory: Memory) -> None:
         self.partition = partition
+        self.follower = Follower(kafka, Partition(REPLIES.name, partition), self._take)
         self.users = 0
         self.waiting = 0
         self._files, self._memory = files, memory
         self._waiters: dict[str, list[Waiter]] = {}
-        self._reader: Reader | None = None
-        self._loop: asyncio.Task[None] | None = None
-
-    async def start(self, kafka: Kafka) -> None:
-        self._reader = await kafka.reader([Partition(REPLIES.name, self.partition)])
-        await self._reader.seek_to_end()
-        self._loop = asyncio.create_task(self._read(self._reader))
-
-    async def stop(self) -> None:
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        if self._reader is not None:
-            await self._reader.stop()
-
-    @property
-    def ended(self) -> bool:
-        return self._loop is None or self._loop.done()
 
     @contextmanager
     def expect(self, job_id: str, *, held: bool = False) -> Generator[Waiter]:
@@ -76,15 +59,6 @@ class _Tap:
                 del self._waiters[job_id]
             self.waiting -= 1
             metrics.WAITING.dec()
-
-    async def _read(self, reader: Reader) -> None:
-        while True:
-            try:
-                for record in await reader.poll(_POLL_S):
-                    await self._take(record)
-            except Exception as error:
-                log.warning("inbox: can't read (%s), trying again", type(error).__name__)
-                await asyncio.sleep(0.2)
 
     async def _take(self, record: Incoming) -> None:
         job_id = _job_id(record)
@@ -141,14 +115,14 @@ class Inbox:
         number = await claim(self._redis, "replies", REPLIES.partitions, self._owner, _LEASE_MS)
         if number is None:
             raise RuntimeError(f"all {REPLIES.partitions} addresses on {REPLIES.name} are taken: too many ingress instances")
-        self._own = _Tap(number, self._files, self._memory)
-        await self._own.start(self._kafka)
+        self._own = _Tap(self._kafka, number, self._files, self._memory)
+        await self._own.follower.start()
         self._renewal = asyncio.create_task(self._renew(number))
 
     def not_ready(self) -> str | None:
         if self._own is None or self._renewal is None:
             return "inbox: not started"
-        return "inbox: its loop has ended" if self._own.ended or self._renewal.done() else None
+        return "inbox: its loop has ended" if self._own.follower.ended or self._renewal.done() else None
 
     @contextmanager
     def expect(self, job_id: str) -> Generator[Waiter]:
@@ -176,7 +150,7 @@ class Inbox:
             await asyncio.gather(self._renewal, return_exceptions=True)
         for tap in (self._own, *self._others.values()):
             if tap is not None:
-                await tap.stop()
+                await tap.follower.stop()
 
     @asynccontextmanager
     async def _tap(self, partition: int) -> AsyncGenerator[_Tap]:
@@ -187,8 +161,8 @@ class Inbox:
         async with self._opening:
             tap = self._others.get(partition)
             if tap is None:
-                tap = _Tap(partition, self._files, self._memory)
-                await tap.start(self._kafka)
+                tap = _Tap(self._kafka, partition, self._files, self._memory)
+                await tap.follower.start()
                 self._others[partition] = tap
             tap.users += 1
         try:
@@ -197,7 +171,7 @@ class Inbox:
             tap.users -= 1
             if not tap.users:
                 del self._others[partition]
-                await tap.stop()
+                await tap.follower.stop()
 
     async def _renew(self, number: int) -> None:
         while True:

@@ -32,6 +32,7 @@ class Loads:
         self._redis = redis
         self._clock = clock
         self._stages: list[Stage] = []
+        # Only where something waits: mostly nothing does, and each request asks.
         self._known: Mapping[Partition, Load] = {}
         self._loop: asyncio.Task[None] | None = None
 
@@ -49,6 +50,8 @@ class Loads:
 
     def lightest(self, topic: str, partitions: Sequence[int], chance: int) -> int:
         """One of the partitions where least waits; `chance` chooses among those that are alike."""
+        if not self._known:
+            return partitions[chance % len(partitions)]
         depths = [self._depth(topic, number) for number in partitions]
         least = min(depths)
         alike = [number for number, depth in zip(partitions, depths, strict=True) if depth <= least + _ALIKE]
@@ -61,6 +64,8 @@ class Loads:
 
     def wait_ms(self, lane: Lane, partitions: Sequence[int]) -> int:
         """How long a job would wait that goes by the best of these partitions, over all stages."""
+        if not self._known:
+            return 0
         topics = (job_topic(stage.value, lane) for stage in StageName)
         return sum(min(self._wait(topic, number) for number in partitions) for topic in topics)
 
@@ -92,6 +97,6 @@ class Loads:
         for field, value in zip(told[::2], told[1::2], strict=True):
             topic, _, number = field.decode().rpartition("/")
             depth, wait_ms, at_ms = map(int, value.split())
-            if now_ms - at_ms < _STALE_MS:
+            if depth and now_ms - at_ms < _STALE_MS:
                 known[Partition(topic, int(number))] = Load(depth, wait_ms)
         return known

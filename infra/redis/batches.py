@@ -1,16 +1,17 @@
 """What is to be seen of batches, in Redis: written by who runs them about once a second, read by who asks."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from pydantic import ValidationError
 
 from infra.redis.client import Redis, Script
+from infra.redis.listing import page
 from schemas.openai.batches import OVER, Batch
 
 _SAVE = Script.load("batch_save")
 _FIND = Script.load("batch_find")
-_LIST = Script.load("batch_list")
 
 KEPT_MS = 30 * 86_400_000
 MOST_LISTED = 10_000
@@ -49,8 +50,8 @@ class Batches:
 
     async def page(self, team: str, after: str, limit: int) -> list[Seen]:
         """Batches of a team, the youngest first, from below `after` on."""
-        flat = cast("list[bytes | int]", await self._redis.run(_LIST, [f"batches:{team}"], (after, limit)))
-        found = (_seen(view, cancel) for view, cancel in zip(flat[::2], flat[1::2], strict=True))
+        ids = await page(self._redis, f"batches:{team}", "batch:", after, limit)
+        found = await asyncio.gather(*(self.find(batch_id, team) for batch_id in ids))
         return [seen for seen in found if seen is not None]
 
     async def _save(self, batch: Batch, team: str, created_ms: int, what: Literal["new", "on", "over"]) -> int:

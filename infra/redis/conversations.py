@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from infra.files import FileStore
 from infra.redis.client import Redis, Script
-from infra.redis.tickets import INLINE_BYTES, list_key
+from infra.redis.listing import list_key
+from infra.redis.tickets import INLINE_BYTES
 from schemas.openai.responses import KeptResponse
 
 _SAVE = Script.load("response_save")

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from infra.files import FileStore
 from infra.redis.client import Redis, Script
+from infra.redis.listing import list_key, page
 from schemas.ticket import Ended, Ticket
 
 _END = Script.load("end_ticket")
 _FIND = Script.load("find_ticket")
-_LIST = Script.load("list_tickets")
 _CLAIM = Script.load("claim_note")
 
 INLINE_BYTES = 8 * 1024
@@ -61,8 +61,7 @@ class Tickets:
 
     async def page(self, team: str, after: str, limit: int) -> list[str]:
         """Ids of a team's asynchronous jobs, the youngest first, from below `after` on. Raises RedisUnavailable."""
-        ids = cast("list[bytes]", await self._redis.run(_LIST, [list_key(team)], (after, limit)))
-        return [job_id.decode() for job_id in ids]
+        return await page(self._redis, list_key(team), "ticket:", after, limit)
 
     async def sent(self, claim_key: str) -> None:
         """The job of this claim is known to be on its way. Raises RedisUnavailable."""
@@ -79,8 +78,3 @@ class Tickets:
     async def forget(self, claim_key: str) -> None:
         """Who repeats the request begins anew. Raises RedisUnavailable."""
         await self._redis.run(_CLAIM, [claim_key], ("forget",))
-
-
-def list_key(team: str) -> str:
-    """Where a team's jobs are listed."""
-    return f"tickets:{team}"

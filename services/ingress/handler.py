@@ -13,7 +13,7 @@ from infra.kafka.shards import partitions_of
 from infra.platform import Platform
 from infra.redis.admission import Admission, Attached, Keeping, Limit, admit
 from infra.redis.client import RedisUnavailable
-from infra.redis.tickets import list_key
+from infra.redis.listing import list_key
 from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.errors import (

@@ -14,8 +14,8 @@ from infra.kafka.envelope import Poison, decode
 from infra.kafka.log import Outgoing
 from infra.platform import Platform
 from infra.redis.admission import Keeping, admit
+from infra.redis.listing import list_key
 from infra.redis.replays import Replays
-from infra.redis.tickets import list_key
 from schemas.base import Message
 from schemas.batch import BatchOrder, BatchResult
 from schemas.completion import Completion

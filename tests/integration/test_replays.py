@@ -10,9 +10,8 @@ from infra.clock import new_id
 from infra.embedded.stack import Stack
 from infra.redis.admission import Keeping, admit
 from infra.redis.client import Redis
-from infra.redis.listing import older_jobs
+from infra.redis.listing import list_key, older_jobs
 from infra.redis.replays import Replays
-from infra.redis.tickets import list_key
 
 BORN_MS = 1_800_000_000_000
 

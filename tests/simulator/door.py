@@ -8,7 +8,7 @@ from infra.kafka.post import Post
 from infra.redis.admission import Keeping, admit
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
-from infra.redis.tickets import list_key
+from infra.redis.listing import list_key
 from schemas.base import JsonObject
 from schemas.ids import uuid7_hex
 from schemas.job import Api, Job, ReplyTo

@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 
 from infra.kafka.carriage import Carriage, Delivery, Finish, Forward, Handler, Outcome
-from infra.kafka.delay import Delays
+from infra.kafka.delay import Delays, waiting_jobs
 from infra.kafka.log import Source
 from infra.kafka.neighbours import Neighbours
 from infra.kafka.post import Post
@@ -25,7 +25,7 @@ from schemas.errors import ContentBlocked
 from schemas.job import Job, JobStatus
 from schemas.reply import Answer, Served
 from schemas.slip import Stage as StageName
-from schemas.topics import Lane, job_topic
+from schemas.topics import Lane, delay_topic, job_topic
 from services.router.books import Books
 from services.router.dispatch import Dispatcher
 from services.router.gates.composite import Gates
@@ -114,7 +114,9 @@ class Process:
             tracing=_TRACING,
             dispatcher=dispatcher,
         )
-        self._delays = Delays(self._source, post, self._files, SIGNER, self._chaos.now_ms)
+        self._delays = Delays(
+            "delay", delay_topic, self._source, lambda delay: waiting_jobs(delay, post, self._files, SIGNER, self._chaos.now_ms)
+        )
         router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, self._chaos.now_ms)
         return router.handle
 

@@ -9,7 +9,7 @@ from infra.embedded.stack import Stack
 from infra.redis.admission import Keeping, Limit, admit
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords
-from infra.redis.tickets import list_key
+from infra.redis.listing import list_key
 from tests.fakes.redis import LuaRedis
 
 JOBS = ("a", "b", "c")

@@ -23,7 +23,7 @@ from services.ingress.answers import Answers, Client, retold, whereabouts
 from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, refused
 from services.ingress.http.requests import bearer, disconnected, parse_object, read_body, read_request
 from services.ingress.http.responses import JSON, accepted, job_headers, served_headers
-from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered
+from services.ingress.http.streams import EventStream, Numbered, chat_stream
 from services.ingress.idempotency import repeatable
 from services.ingress.job_object import NOT_KNOWN_YET, job_object
 from services.ingress.policy import Identity
@@ -178,16 +178,9 @@ class Completions:
     async def _stream(self, job: Job, events: AsyncGenerator[Event | None], began: float) -> AsyncGenerator[bytes]:
         operation = policy.operation(job.api)
         metrics.FIRST_TOKEN_SECONDS.labels(operation).observe(time.perf_counter() - began)
-        yield KEEP_ALIVE
-        numbered = Numbered(job.id)
-        async with aclosing(events):
-            try:
-                async for event in events:
-                    yield numbered.part(event)
-            except SluiceError as error:
-                yield numbered.error(error.fault())
-            except CallerGone:
-                return
+        async with aclosing(chat_stream(events, Numbered(job.id))) as parts:
+            async for part in parts:
+                yield part
         metrics.SERVER_SECONDS.labels(operation).observe(time.perf_counter() - began)
 
 

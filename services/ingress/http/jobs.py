@@ -18,10 +18,11 @@ from schemas.reply import Answer, Event, Failed
 from schemas.topics import Lane
 from services.ingress import policy
 from services.ingress.answers import Answers, Client, Whereabouts, is_last, retold
-from services.ingress.handler import Admissions, CallerGone
+from services.ingress.handler import Admissions
+from services.ingress.http.paging import whole_number
 from services.ingress.http.requests import bearer, disconnected
 from services.ingress.http.responses import ASK_AGAIN_S
-from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered, last_seen
+from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered, chat_stream, last_seen
 from services.ingress.job_object import job_object, matches
 
 _MOST = 100
@@ -53,7 +54,7 @@ class Jobs:
         if status is not None and status not in [known.value for known in JobStatus]:
             raise InvalidRequest(f"status must be one of {', '.join(JobStatus)}", param="status")
         lane = policy.lane(asked["lane"]) if "lane" in asked else None
-        limit = _limit(asked.get("limit"))
+        limit = whole_number(asked, "limit", 20, _MOST)
         found, more = await self._page(team, asked.get("after", ""), limit, lambda one: matches(one, status, model, lane))
         data = [_in_list(one) for one in found]
         ids = [str(one["id"]) for one in data] or [None]
@@ -78,19 +79,8 @@ class Jobs:
         else:
             place = Whereabouts(ticket.job_id, ticket.partition, ticket.accepted_ms, ticket.deadline_ms)
             events = self._answers.follow(place, client)
-        parts = self._stream(events, Numbered(ticket.job_id, after)) if ticket.stream else self._whole(events, ticket.job_id)
+        parts = chat_stream(events, Numbered(ticket.job_id, after)) if ticket.stream else self._whole(events, ticket.job_id)
         return EventStream(parts, {"x-request-id": ticket.job_id, "x-sluice-job": ticket.job_id})
-
-    async def _stream(self, events: AsyncGenerator[Event | None], numbered: Numbered) -> AsyncGenerator[bytes]:
-        yield KEEP_ALIVE
-        async with aclosing(events):
-            try:
-                async for event in events:
-                    yield numbered.part(event)
-            except SluiceError as error:
-                yield numbered.error(error.fault())
-            except CallerGone:
-                return
 
     async def _whole(self, events: AsyncGenerator[Event | None], job_id: str) -> AsyncGenerator[bytes]:
         """Of a job without a stream: one event with the job as it has ended."""
@@ -104,8 +94,6 @@ class Jobs:
                         yield KEEP_ALIVE
             except SluiceError as error:
                 yield Numbered(job_id).error(error.fault())
-            except CallerGone:
-                return
 
     async def _end_event(self, job_id: str, event: Event | None) -> bytes:
         found = await self.ended_soon(await self._tickets.find(job_id))
@@ -165,11 +153,3 @@ def _in_list(found: Found) -> JsonObject:
     """Without its result, which may be long."""
     told = job_object(found) or {}
     return {name: value for name, value in told.items() if name != "result"}
-
-
-def _limit(given: str | None) -> int:
-    if given is None:
-        return 20
-    if not given.isdecimal() or not 1 <= int(given) <= _MOST:
-        raise InvalidRequest(f"limit must be 1 to {_MOST}", param="limit")
-    return int(given)

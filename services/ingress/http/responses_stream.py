@@ -8,7 +8,6 @@ from pydantic_core import to_json
 from schemas.base import JsonObject
 from schemas.errors import SluiceError
 from schemas.reply import Event, Failed
-from services.ingress.handler import CallerGone
 from services.ingress.http.streams import KEEP_ALIVE
 from services.ingress.responses.telling import Telling
 
@@ -21,7 +20,7 @@ def wire(events: Iterable[JsonObject], after: int = FROM_THE_FIRST) -> bytes:
 
 
 async def stream(telling: Telling, events: AsyncGenerator[Event | None], after: int = FROM_THE_FIRST) -> AsyncGenerator[bytes]:
-    """A response's events from behind `after` on, as those of its job come."""
+    """A response's events from behind `after` on, as those of its job come. Raises CallerGone."""
     heard = False
     async with aclosing(events):
         yield wire(telling.begin(), after) or KEEP_ALIVE
@@ -35,8 +34,6 @@ async def stream(telling: Telling, events: AsyncGenerator[Event | None], after: 
         except SluiceError as error:
             telling.go_on_from(after)
             yield wire(telling.interrupted(error.fault()))
-        except CallerGone:
-            return
 
 
 async def preceded(first: Event | None, events: AsyncGenerator[Event | None]) -> AsyncGenerator[Event | None]:

@@ -7,14 +7,15 @@ last one it has seen (`Last-Event-ID`), at any instance.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from infra.http import cut_off
-from schemas.errors import Fault, InternalError
+from schemas.errors import Fault, InternalError, SluiceError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
+from services.ingress.handler import CallerGone
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment keeps proxies from cutting a silent connection."""
@@ -26,7 +27,7 @@ _STUCK_S = 60.0
 
 
 class EventStream(Response):
-    """A stream of server-sent events. The parts end by themselves when the client is gone."""
+    """A stream of server-sent events. The parts end, or raise CallerGone, when the client is gone."""
 
     media_type = "text/event-stream"
 
@@ -39,10 +40,11 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._parts):
-            async for part in self._parts:
-                if part and not await _sent(part, send):
-                    cut_off(scope)
-                    return
+            with suppress(CallerGone):
+                async for part in self._parts:
+                    if part and not await _sent(part, send):
+                        cut_off(scope)
+                        return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -87,6 +89,17 @@ class Numbered:
         if self._number <= self._after:
             return b""
         return f"id: {self._job_id}:{self._number}\ndata: {text}\n\n".encode()
+
+
+async def chat_stream(events: AsyncGenerator[Event | None], numbered: Numbered) -> AsyncGenerator[bytes]:
+    """The events of a job as they come, to its last or an error. Raises CallerGone."""
+    yield KEEP_ALIVE
+    async with aclosing(events):
+        try:
+            async for event in events:
+                yield numbered.part(event)
+        except SluiceError as error:
+            yield numbered.error(error.fault())
 
 
 def last_seen(header: str | None, job_id: str) -> int:

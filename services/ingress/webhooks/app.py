@@ -2,16 +2,15 @@
 
 import asyncio
 
+from infra.kafka.delay import Delays
 from infra.kafka.stage import Stage
 from infra.platform import Platform
 from infra.webhooks.courier import Courier
 from schemas.policy import WebhookPolicy
-from schemas.topics import WEBHOOKS, Delay, webhook_topic
+from schemas.topics import WEBHOOKS, webhook_topic
 from services.ingress.webhooks.handler import AT_ONCE, Deliveries
 from services.ingress.webhooks.setup import SetUp
 from services.ingress.webhooks.waiting import waiting
-
-_WAITING_AT_ONCE = 512
 
 
 class Webhooks:
@@ -23,29 +22,21 @@ class Webhooks:
         self._set_up = SetUp(clock)
         self._drain_s = platform.settings.drain_s
         self._sending = Stage("webhooks", platform.source("webhooks", WEBHOOKS.name), deliveries.work, AT_ONCE)
-        self._waiting = tuple(
-            Stage(
-                f"webhooks-{delay.value}",
-                platform.source(f"webhooks-{delay.value}", webhook_topic(delay)),
-                waiting(delay, post, clock),
-                _WAITING_AT_ONCE,
-            )
-            for delay in Delay
-        )
+        self._waiting = Delays("webhooks", webhook_topic, platform.source, lambda delay: waiting(delay, post, clock))
 
     async def check_target(self, url: str, policy: WebhookPolicy) -> None:
         """For admission: returns if a webhook may be sent to `url` under this policy. Raises InvalidRequest, Unavailable."""
         await self._set_up.check_target(url, policy)
 
     async def start(self) -> None:
-        await asyncio.gather(*(stage.start() for stage in (self._sending, *self._waiting)))
+        await asyncio.gather(self._sending.start(), self._waiting.start())
 
     def not_ready(self) -> str | None:
-        return next((reason for stage in (self._sending, *self._waiting) if (reason := stage.not_ready())), None)
+        return self._sending.not_ready() or self._waiting.not_ready()
 
     async def drain(self) -> None:
-        """Tries under way may end; what waits here waits elsewhere just as well."""
-        await asyncio.gather(self._sending.drain(self._drain_s), *(stage.drain(0) for stage in self._waiting))
+        """Tries under way may end."""
+        await asyncio.gather(self._sending.drain(self._drain_s), self._waiting.drain())
 
     async def stop(self) -> None:
-        await asyncio.gather(*(stage.stop() for stage in (self._sending, *self._waiting)))
+        await asyncio.gather(self._sending.stop(), self._waiting.stop())

@@ -1,9 +1,9 @@
 """Events that wait for their next try, in topics of fixed delays (as jobs do in infra/kafka/delay.py)."""
 
-import asyncio
 import logging
 
 from infra.clock import Clock
+from infra.kafka.delay import until_due
 from infra.kafka.envelope import Poison
 from infra.kafka.log import Incoming
 from infra.kafka.post import Post, delay_for
@@ -23,8 +23,7 @@ def waiting(delay: Delay, post: Post, clock: Clock) -> Work:
             log.warning("webhook: %s from %s: %s", delivery.reason, record.topic, delivery.detail)
             await post.dead(record, delivery)
             return
-        due_ms = min(record.timestamp + delay.ms, delivery.not_before_ms)
-        await asyncio.sleep(max(0, due_ms - clock()) / 1000)
+        await until_due(record, delay, delivery.not_before_ms, clock)
         await post.webhook(delivery, delay_for(delivery.not_before_ms - clock()))
 
     return work

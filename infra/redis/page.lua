@@ -1,5 +1,6 @@
--- A page of a team's jobs, the youngest first. KEYS[1]: the list. ARGV: last job of the page before or '', how many.
--- Gives ids; those whose ticket is gone are removed and left out.
+-- A page of a team's jobs or batches, the youngest first. KEYS[1]: the list.
+-- ARGV: last of the page before or '', how many, prefix of the keys under which something is kept of each.
+-- Gives ids; those of which nothing is kept any more are removed and left out.
 local start = 0
 if ARGV[1] ~= '' then
   local rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
@@ -16,7 +17,7 @@ while #found < tonumber(ARGV[2]) do
   end
   for _, id in ipairs(ids) do
     if #found < tonumber(ARGV[2]) then
-      if redis.call('EXISTS', 'ticket:' .. id) == 1 then
+      if redis.call('EXISTS', ARGV[3] .. id) == 1 then
         found[#found + 1] = id
         start = start + 1
       else
