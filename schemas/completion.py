@@ -42,6 +42,7 @@ class Completion(Message):
     queue_ms: float = Field(default=0, description="from acceptance to the first provider call, or to the end")
     trace_id: str = ""
     steps: tuple[Step, ...] = Field(default=(), description="when each stage took the job")
+    fingerprint: str = Field(default="", description="short hash of the request: equal requests have equal ones")
 
     @property
     def usage(self) -> Usage:
@@ -95,4 +96,5 @@ def completion_of(
         queue_ms=max(0, first_call_ms - job.accepted_ms),
         trace_id=trace_id,
         steps=job.steps,
+        fingerprint=job.fingerprint,
     )

@@ -1,24 +1,29 @@
 """What travels on the compacted control topic: one resource a record, its key `<kind>/<id>`; no value deletes it.
 
 Nothing here is secret: virtual keys are there as SHA-256, provider credentials as references (`os.environ/NAME`,
-`file/NAME`) that the router resolves.
+`file/NAME`) that the router resolves. A change's author and what stood before are in the record's headers (schemas/event.py).
 """
 
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, TypeAdapter
+from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
-from schemas.base import Message
+from schemas.base import JsonObject, Message, Part
+from schemas.budget import is_time_zone
 from schemas.gates import Gate
 from schemas.policy import Limits, Policy
+from schemas.roles import Role
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that may stand in a topic's name: lower case letters, digits, dot, dash and underscore."""
 
+Label = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f]{1,128}$")]
+"""A name of a project or an environment: anything but slashes and control characters."""
+
 
 class Organization(Message):
-    """The root of the hierarchy. A house has one."""
+    """The root of the hierarchy. A house has one. `time_zone` (IANA) says when its days, weeks and months begin."""
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     kind: Literal["organization"] = "organization"
@@ -26,6 +31,14 @@ class Organization(Message):
     name: Name
     version: int = 1
     policy: Policy = Policy()
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if not is_time_zone(name):
+            raise ValueError(f"{name!r} is no time zone; write one such as Europe/Berlin")
+        return name
 
 
 class Team(Message):
@@ -42,8 +55,74 @@ class Team(Message):
     webhook_secret_version: int = Field(default=1, ge=1)
 
 
+class Project(Message):
+    """A piece of work of a team."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["project"] = "project"
+    id: str
+    team: Name
+    name: Label
+    version: int = 1
+    policy: Policy = Policy()
+    created_ms: int = 0
+
+
+class Environment(Message):
+    """Where a project runs: dev, staging, prod. A key without a project may have one too."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["environment"] = "environment"
+    id: str
+    team: Name
+    project: str = ""
+    name: Label
+    version: int = 1
+    policy: Policy = Policy()
+    created_ms: int = 0
+
+
+class Membership(Part):
+    """A role in a team, or, without a team, in the organization."""
+
+    role: Role
+    team: str = ""
+
+
+class User(Message):
+    """A person, named as the identity provider names it. Its policy holds wherever it asks, whatever key pays."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["user"] = "user"
+    id: str
+    name: str = Field(min_length=1, max_length=256)
+    version: int = 1
+    policy: Policy = Policy()
+    memberships: tuple[Membership, ...] = ()
+    created_ms: int = 0
+
+
+class OldSecret(Part):
+    """A secret that was rotated, and until when it is still taken, in unix milliseconds."""
+
+    sha256: str
+    until_ms: int
+
+
+class Hold(Part):
+    """A key that runs away is held: paused, or throttled to so many requests a minute. Lifted by one command."""
+
+    reason: str
+    since_ms: int
+    requests_per_minute: int | None = Field(default=None, ge=1, description="None: paused")
+
+
 class VirtualKey(Message):
-    """A credential of one environment. `sha256` is the hex digest of the secret, which is stored nowhere."""
+    """A credential of one environment. `sha256` is the hex digest of the secret, which is stored nowhere.
+
+    The id stays when the secret rotates; the `old` ones are taken until their time is over. `ip_ranges`: networks (CIDR) it may
+    be used from; none: any. Times in unix milliseconds; `expires_ms` 0: never.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     kind: Literal["key"] = "key"
@@ -54,10 +133,93 @@ class VirtualKey(Message):
     project: str = ""
     environment: str = ""
     user: str = ""
+    name: str = ""
     version: int = 1
     policy: Policy = Policy()
     revoked: bool = False
     created_ms: int = 0
+    expires_ms: int = 0
+    rotated_ms: int = 0
+    old: tuple[OldSecret, ...] = ()
+    ip_ranges: tuple[str, ...] = ()
+    held: Hold | None = None
+
+
+class Operator(Message):
+    """A credential for /admin/v1 with a role; `team`: of a team admin or a member. Never good for asking models."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["operator"] = "operator"
+    id: str
+    name: str = Field(min_length=1, max_length=256)
+    role: Role
+    team: str = ""
+    sha256: str
+    last4: str
+    version: int = 1
+    revoked: bool = False
+    created_ms: int = 0
+    expires_ms: int = 0
+
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Asymmetric signatures (RFC 7518, RFC 8037): a shared secret, or none at all, is no identity."""
+
+
+class GroupRule(Part):
+    """What members of a group get: a team to bill when no key says another, a role, and a policy at the level of the user."""
+
+    group: str
+    team: str = ""
+    project: str = ""
+    environment: str = ""
+    role: Role | None = None
+    policy: Policy = Policy()
+
+
+class IdentityProvider(Message):
+    """An OIDC issuer (Okta, Entra ID, any) whose tokens say who asks. Without `jwks_url` it is discovered from the issuer."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["identity_provider"] = "identity_provider"
+    name: Name
+    issuer: str = Field(pattern=r"^https?://")
+    jwks_url: str | None = Field(default=None, pattern=r"^https?://")
+    audiences: tuple[str, ...] = Field(min_length=1)
+    algorithms: tuple[Algorithm, ...] = ("RS256",)
+    user_claim: str = "sub"
+    groups_claim: str = "groups"
+    groups: tuple[GroupRule, ...] = ()
+    leeway_s: int = Field(default=30, ge=0, le=300)
+    version: int = 1
+    created_ms: int = 0
+
+
+class Approval(Message):
+    """Somebody asks for a key, more budget, or a model; somebody with the right to decides.
+
+    `wanted` is checked by the portal when it is asked for and again when it is granted. `expires_ms`: of the request;
+    `until_ms`: of what is granted, 0: for good. `ticket`: number in an ITSM system.
+    """
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["approval"] = "approval"
+    id: str
+    what: Literal["key", "budget", "model"]
+    team: str
+    wanted: JsonObject = Field(default_factory=dict)
+    why: str = ""
+    requester: str
+    status: Literal["pending", "granted", "refused", "expired", "collected"] = "pending"
+    decided_by: str = ""
+    reason: str = ""
+    ticket: str = ""
+    result: str = Field(default="", description="record key of what the grant made or changed")
+    version: int = 1
+    created_ms: int = 0
+    decided_ms: int = 0
+    expires_ms: int = 0
+    until_ms: int = 0
 
 
 class Price(Message):
@@ -94,9 +256,17 @@ class Deployment(Message):
     echo: EchoSettings = EchoSettings()
     max_parallel_requests: int | None = Field(default=None, ge=1, description="calls at once, of one router")
     rpm: int | None = Field(default=None, ge=1, description="calls a minute, of all routers together")
+    tpm: int | None = Field(default=None, ge=1, description="tokens a minute, of all routers together")
+    region: str | None = Field(default=None, max_length=64, description="where it runs, such as eu-central-1")
+    hipaa: bool = Field(default=False, description="it may be given health data")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="most tokens of an answer")
     on_disconnect: Literal["abort", "drain"] = Field(
         default="abort", description="of a call that nobody waits for: closed at once, or let end so that its usage is known"
     )
+
+
+StrategyName = Literal["simple-shuffle", "least-busy", "usage-based-routing", "latency-based-routing", "cost-based-routing"]
+"""Which deployment is asked, by LiteLLM's names; `simple-shuffle` is by weight."""
 
 
 class Model(Message):
@@ -110,32 +280,69 @@ class Model(Message):
     owned_by: str = "sluice"
     created_ms: int = 0
     gates: tuple[Gate, ...] = Field(default=(), description="what holds batch jobs back; all must be open")
+    strategy: StrategyName = "simple-shuffle"
+    fallbacks: tuple[str, ...] = Field(default=(), description="models to ask instead when this one fails, in order")
+    context_window_fallbacks: tuple[str, ...] = Field(default=(), description="models to ask when the prompt is too long")
+    content_policy_fallbacks: tuple[str, ...] = Field(default=(), description="models to ask when a provider refuses the content")
+    num_retries: int | None = Field(
+        default=None, ge=0, le=10, description="further calls after a failed one; None: as the router does"
+    )
+    allowed_fails: int | None = Field(default=None, ge=0, description="failures a minute before a deployment cools down")
+    cooldown_s: float | None = Field(default=None, gt=0, le=3600, description="how long it cools down")
 
 
-Resource = Annotated[Organization | Team | VirtualKey | Model, Field(discriminator="kind")]
-RESOURCE: TypeAdapter[Organization | Team | VirtualKey | Model] = TypeAdapter(Resource)
+Resource = Annotated[
+    Organization | Team | Project | Environment | User | VirtualKey | Operator | IdentityProvider | Approval | Model,
+    Field(discriminator="kind"),
+]
+RESOURCE: TypeAdapter[
+    Organization | Team | Project | Environment | User | VirtualKey | Operator | IdentityProvider | Approval | Model
+] = TypeAdapter(Resource)
 
 
-def resource_key(resource: Organization | Team | VirtualKey | Model) -> str:
-    """The record key of a resource. Teams and models go by name, since their names are unique."""
+def resource_name(resource: Resource) -> str:
+    """What names a resource among its kind: an id where the name isn't unique, else the name with the path that leads to it."""
     match resource:
-        case VirtualKey():
-            return f"key/{resource.id}"
-        case Team() | Organization() | Model():
-            return f"{resource.kind}/{resource.name}"
+        case VirtualKey() | Operator() | Approval():
+            return resource.id
+        case Project():
+            return f"{resource.team}/{resource.name}"
+        case Environment():
+            return f"{resource.team}/{resource.project}/{resource.name}"
+        case _:
+            return resource.name
+
+
+def resource_key(resource: Resource) -> str:
+    """The record key of a resource."""
+    return f"{resource.kind}/{resource_name(resource)}"
 
 
 __all__ = [
     "RESOURCE",
+    "Algorithm",
+    "Approval",
     "Deployment",
     "EchoSettings",
+    "Environment",
+    "GroupRule",
+    "Hold",
+    "IdentityProvider",
+    "Label",
     "Limits",
+    "Membership",
     "Model",
     "Name",
+    "OldSecret",
+    "Operator",
     "Organization",
     "Price",
+    "Project",
     "Resource",
+    "StrategyName",
     "Team",
+    "User",
     "VirtualKey",
     "resource_key",
+    "resource_name",
 ]

@@ -32,7 +32,7 @@ class JobStatus(StrEnum):
 
 
 class Caller(Part):
-    """Who asks, from the virtual key; whose bill it is."""
+    """Whose bill it is, from the virtual key, and who asks: `identity`: `<identity provider>:<subject>` of its token."""
 
     organization: str
     team: str
@@ -40,6 +40,7 @@ class Caller(Part):
     environment: str = ""
     key_id: str
     user: str = ""
+    identity: str = ""
 
 
 class Labels(Part):
@@ -92,6 +93,14 @@ class Verdict(Part):
     findings: tuple[GuardFinding, ...] = ()
 
 
+class Estimate(Part):
+    """An upper bound of what a job needs: tokens in and out, and USD in nano-dollars at the dearest deployment it can reach."""
+
+    input_tokens: int
+    output_tokens: int
+    usd_nano: int = 0
+
+
 class Job(Message):
     """One accepted request. `body` is what the caller sent, unknown fields included."""
 
@@ -122,6 +131,8 @@ class Job(Message):
     webhook: str = Field(default="", description="URL that is told of the end")
     known_as: Literal["job", "response"] = Field(default="job", description="what the caller calls it, in webhooks")
     made: tuple[Attempt, ...] = Field(default=(), description="provider calls made before it was put off, already priced")
+    estimate: Estimate | None = Field(default=None, description="the most it is expected to need, where a limit asks for that")
+    fingerprint: str = Field(default="", description="short hash of the body: equal requests have equal ones")
     signature: str = ""
 
     def next_topic(self) -> str:
@@ -153,6 +164,8 @@ class Job(Message):
             caller.project,
             caller.environment,
             caller.key_id,
+            caller.user,
+            caller.identity,
             self.model,
             self.policy.version,
             ",".join(self.way),

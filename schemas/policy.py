@@ -1,16 +1,22 @@
 """What a policy is. What it means at a stage is that stage's own `policy.py`.
 
-Policies may stand at the organization, at a team and at a key; `inherit` lays the nearer over the farther. The result
-carries a version and travels with the job, so that every stage decides by the policy the job was admitted under.
+Policies may stand at each level of the hierarchy (organization, team, project, environment, key, user); `inherit` lays the
+nearer over the farther. The result carries a version and travels with the job, so that every stage decides by the policy the
+job was admitted under. Limits and budgets are not inherited: each holds at the level where it stands.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from schemas.base import Part
+from schemas.budget import Budget
+from schemas.topics import Lane
+
+T = TypeVar("T")
 
 
 class GuardAction(StrEnum):
@@ -79,9 +85,58 @@ class CachePolicy(Part):
 
 
 class Limits(Part):
-    """Rate limits. None: no limit at this level."""
+    """Rate limits, and how many jobs may be open at once. None: no limit at this level."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
+    requests_per_day: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_day: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1)
+
+
+class RoutePolicy(Part):
+    """Which deployments may be asked, and how often. None: as the model says."""
+
+    providers: tuple[str, ...] | None = None
+    max_attempts: int | None = Field(default=None, ge=1, le=10)
+
+
+class DataPolicy(Part):
+    """Where data may go. `regions`: only deployments that say they are in one of them; `hipaa`: only those that say they comply;
+    `log`: whether prompts and answers may be kept (audit, traces)."""
+
+    regions: tuple[str, ...] | None = None
+    hipaa: bool = False
+    log: bool = True
+
+
+class Ceiling(Part):
+    """What a token of a model without a known price is charged, in USD."""
+
+    input_usd: Decimal = Field(ge=0)
+    output_usd: Decimal = Field(ge=0)
+
+
+class RunawayPolicy(Part):
+    """When a key's pattern counts as running away, and what is done then: `throttle` to a tenth of its usual pace, or `pause`.
+
+    `same_prompt`: equal requests within a minute; `z_score`: standard deviations above the key's own history, of requests or
+    USD a minute; `least_requests` and `least_usd` a minute: nothing below both is looked at.
+    """
+
+    action: Literal["off", "alert", "throttle", "pause"] = "alert"
+    same_prompt: int = Field(default=200, ge=2)
+    z_score: float = Field(default=8, gt=0)
+    least_requests: int = Field(default=120, ge=1)
+    least_usd: Decimal = Field(default=Decimal(1), ge=0)
+
+
+class ModelGrant(Part):
+    """A model that may be asked for until `until_ms`, though it is not among those allowed."""
+
+    model: str
+    until_ms: int
+    approval: str = ""
 
 
 class WebhookPolicy(Part):
@@ -97,7 +152,20 @@ class Policy(Part):
     guard: GuardPolicy | None = None
     cache: CachePolicy | None = None
     models: tuple[str, ...] | None = Field(default=None, description="aliases that may be asked for; None: all")
+    granted_models: tuple[ModelGrant, ...] = Field(default=(), description="aliases besides, for a time")
+    lanes: tuple[Lane, ...] | None = Field(default=None, description="lanes that may be used; None: both")
     limits: Limits = Limits()
+    budgets: tuple[Budget, ...] = ()
+    route: RoutePolicy | None = None
+    data: DataPolicy | None = None
+    metadata_required: tuple[str, ...] = Field(default=(), description="members that x-sluice-metadata must have")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="cap given to requests that name none")
+    unpriced: Ceiling | None = Field(default=None, description="price of models without one; None: refused under a USD budget")
+    when_redis_is_away: Literal["closed", "open"] | None = None
+    concurrency_wait_s: float | None = Field(default=None, ge=0, le=60, description="wait for a free place before a 429")
+    runaway: RunawayPolicy | None = None
+    identity: Literal["optional", "required"] | None = Field(default=None, description="must a request say who asks?")
+    weight: float | None = Field(default=None, gt=0, le=1000, description="share of a provider's quota when it is short")
     timeout_s: float | None = Field(default=None, gt=0, le=86_400)
     keep_results_s: int | None = Field(default=None, ge=60, le=3 * 86_400, description="seconds that ends of jobs are kept")
     attach_retries: bool | None = Field(default=None, description="an SDK's own retry attaches to the running job")
@@ -125,38 +193,102 @@ class EffectivePolicy(Part):
     guard: GuardPolicy = GuardPolicy()
     cache: CachePolicy = CachePolicy()
     models: tuple[str, ...] | None = None
+    granted_models: tuple[ModelGrant, ...] = ()
+    lanes: tuple[Lane, ...] | None = None
+    route: RoutePolicy = RoutePolicy()
+    data: DataPolicy = DataPolicy()
+    metadata_required: tuple[str, ...] = ()
+    max_output_tokens: int | None = None
+    unpriced: Ceiling | None = None
+    when_redis_is_away: Literal["closed", "open"] = "closed"
+    concurrency_wait_s: float = 2.0
+    runaway: RunawayPolicy = RunawayPolicy()
+    identity: Literal["optional", "required"] = "optional"
+    weight: float = 1.0
     timeout_s: float | None = None
     keep_results_s: int = 86_400
     attach_retries: bool = True
     webhooks: WebhookPolicy = WebhookPolicy()
 
+    def allows(self, model: str, now_ms: int) -> bool:
+        """True if this model may be asked for."""
+        if self.models is None or model in self.models:
+            return True
+        return any(grant.model == model and grant.until_ms > now_ms for grant in self.granted_models)
+
 
 def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
-    """The effective policy of `levels`, the farthest (organization) first, the nearest (key) last.
+    """The effective policy of `levels`, the farthest (organization) first, the nearest (key, then user) last.
 
-    Guard actions are merged kind by kind, so that a team that adds one rule keeps the organization's others; allowed
-    models narrow at each level and never widen; everything else is taken whole from the nearest level that says it.
+    Guard actions are merged kind by kind, so that a team that adds one rule keeps the organization's others. What is allowed
+    (models, lanes, providers, regions) narrows at each level and never widens, and what is demanded (metadata, HIPAA, no log,
+    identity) adds up. A model granted at any level is granted. All else is taken whole from the nearest level that says it.
     """
     guard: dict[FindingKind, GuardAction] = dict(DEFAULT_GUARD.actions)
-    cache, models, timeout_s = CachePolicy(), None, None
-    keep_results_s, attach_retries, webhooks = 86_400, True, WebhookPolicy()
+    told: dict[str, object] = {}
+    models, lanes, route, data = None, None, RoutePolicy(), DataPolicy()
+    metadata: tuple[str, ...] = ()
+    grants: tuple[ModelGrant, ...] = ()
     for level in levels:
         guard |= level.guard.actions if level.guard else {}
-        cache = level.cache or cache
-        timeout_s = level.timeout_s or timeout_s
-        keep_results_s = level.keep_results_s or keep_results_s
-        attach_retries = attach_retries if level.attach_retries is None else level.attach_retries
-        webhooks = level.webhooks or webhooks
-        if level.models is not None:
-            models = level.models if models is None else tuple(m for m in level.models if m in models)
+        for name in _NEAREST:
+            if (value := getattr(level, name)) is not None:
+                told[name] = value
+        if told.get("identity") != "required" and level.identity:
+            told["identity"] = level.identity
+        models, lanes = _narrowed(models, level.models), _narrowed(lanes, level.lanes)
+        route, data = _narrower_route(route, level.route), _narrower_data(data, level.data)
+        metadata += tuple(name for name in level.metadata_required if name not in metadata)
+        grants += level.granted_models
     actions: dict[FindingKind, GuardAction] = {kind: action for kind, action in guard.items() if action is not GuardAction.ALLOW}
-    return EffectivePolicy(
-        version=version,
-        guard=GuardPolicy(actions=actions),
-        cache=cache,
-        models=models,
-        timeout_s=timeout_s,
-        keep_results_s=keep_results_s,
-        attach_retries=attach_retries,
-        webhooks=webhooks,
+    return EffectivePolicy.model_validate(
+        {
+            **told,
+            "version": version,
+            "guard": GuardPolicy(actions=actions),
+            "models": models,
+            "granted_models": grants,
+            "lanes": lanes,
+            "route": route,
+            "data": data,
+            "metadata_required": metadata,
+        }
+    )
+
+
+_NEAREST = (
+    "cache",
+    "max_output_tokens",
+    "unpriced",
+    "when_redis_is_away",
+    "concurrency_wait_s",
+    "runaway",
+    "weight",
+    "timeout_s",
+    "keep_results_s",
+    "attach_retries",
+    "webhooks",
+)
+
+
+def _narrowed(before: tuple[T, ...] | None, level: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    if before is None or level is None:
+        return before if level is None else level
+    return tuple(one for one in level if one in before)
+
+
+def _narrower_route(before: RoutePolicy, level: RoutePolicy | None) -> RoutePolicy:
+    if level is None:
+        return before
+    tries = [most for most in (before.max_attempts, level.max_attempts) if most is not None]
+    return RoutePolicy(providers=_narrowed(before.providers, level.providers), max_attempts=min(tries, default=None))
+
+
+def _narrower_data(before: DataPolicy, level: DataPolicy | None) -> DataPolicy:
+    if level is None:
+        return before
+    return DataPolicy(
+        regions=_narrowed(before.regions, level.regions),
+        hipaa=before.hipaa or level.hipaa,
+        log=before.log and level.log,
     )

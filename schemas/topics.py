@@ -196,9 +196,19 @@ CONTROL = Topic(
     retention_ms=-1,
     payload="Resource",
     writers=("portal",),
-    readers=("ingress", "router", "portal"),
+    readers=("ingress", "router", "accounting", "portal"),
     what="teams, keys, policies and models; every service holds it as a table in memory",
     compacted=True,
+)
+EVENTS = Topic(
+    name="sluice.events",
+    key="resource",
+    partitions=1,
+    retention_ms=30 * DAY_MS,
+    payload="AdminEvent",
+    writers=("portal",),
+    readers=("accounting",),
+    what="acts that change no resource (those that do are on the control topic): who, what, why",
 )
 ALERTS = Topic(
     name="sluice.alerts",
@@ -236,6 +246,7 @@ TOPICS: tuple[Topic, ...] = (
     COMPLETIONS,
     CANCELS,
     CONTROL,
+    EVENTS,
     ALERTS,
     DEAD,
 )

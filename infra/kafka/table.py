@@ -4,12 +4,29 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import ValidationError
 
 from infra.kafka.broker import Kafka, Reader
 from infra.kafka.log import Incoming, Outgoing, Partition
-from schemas.control import RESOURCE, Model, Organization, Resource, Team, VirtualKey, resource_key
+from schemas.control import (
+    RESOURCE,
+    Approval,
+    Environment,
+    IdentityProvider,
+    Model,
+    Operator,
+    Organization,
+    Project,
+    Resource,
+    Team,
+    User,
+    VirtualKey,
+    resource_key,
+    resource_name,
+)
+from schemas.event import Author, headers_of
 from schemas.topics import CONTROL
 
 log = logging.getLogger(__name__)
@@ -17,47 +34,75 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _PARTITION = Partition(CONTROL.name, 0)
 
+OURSELVES = Author(actor="sluice")
+
 
 class ControlTable:
-    """Every resource by kind and name; keys also by the hash of their secret."""
+    """Every resource by kind and name (schemas/control.py, `resource_name`); credentials also by the hash of their secrets."""
 
     def __init__(self) -> None:
         self.organizations: dict[str, Organization] = {}
         self.teams: dict[str, Team] = {}
+        self.projects: dict[str, Project] = {}
+        self.environments: dict[str, Environment] = {}
+        self.users: dict[str, User] = {}
         self.models: dict[str, Model] = {}
         self.keys: dict[str, VirtualKey] = {}
+        self.operators: dict[str, Operator] = {}
+        self.identity_providers: dict[str, IdentityProvider] = {}
+        self.approvals: dict[str, Approval] = {}
         self.keys_by_hash: dict[str, VirtualKey] = {}
+        self.operators_by_hash: dict[str, Operator] = {}
         self.version = 0
+        self._kinds: dict[str, dict[str, Any]] = {
+            "organization": self.organizations,
+            "team": self.teams,
+            "project": self.projects,
+            "environment": self.environments,
+            "user": self.users,
+            "model": self.models,
+            "key": self.keys,
+            "operator": self.operators,
+            "identity_provider": self.identity_providers,
+            "approval": self.approvals,
+        }
+
+    def get(self, key: str) -> Resource | None:
+        """The resource under a record key."""
+        kind, _, name = key.partition("/")
+        return self._kinds.get(kind, {}).get(name)
 
     def put(self, resource: Resource) -> None:
         """Takes a resource in, or its newer version."""
+        self.remove(resource_key(resource))
+        self._kinds[resource.kind][resource_name(resource)] = resource
         match resource:
-            case Organization():
-                self.organizations[resource.name] = resource
-            case Team():
-                self.teams[resource.name] = resource
-            case Model():
-                self.models[resource.name] = resource
             case VirtualKey():
-                self.remove(f"key/{resource.id}")
-                self.keys[resource.id] = resource
-                self.keys_by_hash[resource.sha256] = resource
+                self.keys_by_hash |= dict.fromkeys(_hashes(resource), resource)
+            case Operator():
+                self.operators_by_hash[resource.sha256] = resource
+            case _:
+                pass
 
     def remove(self, key: str) -> None:
         """Drops the resource under a record key; nothing happens if there is none."""
         kind, _, name = key.partition("/")
-        match kind:
-            case "organization":
-                self.organizations.pop(name, None)
-            case "team":
-                self.teams.pop(name, None)
-            case "model":
-                self.models.pop(name, None)
-            case "key":
-                if old := self.keys.pop(name, None):
-                    self.keys_by_hash.pop(old.sha256, None)
+        if kind not in self._kinds:
+            log.warning("control: a record of unknown kind %r", kind[:40])
+            return
+        old = self._kinds[kind].pop(name, None)
+        match old:
+            case VirtualKey():
+                for digest in _hashes(old):
+                    self.keys_by_hash.pop(digest, None)
+            case Operator():
+                self.operators_by_hash.pop(old.sha256, None)
             case _:
-                log.warning("control: a record of unknown kind %r", kind[:40])
+                pass
+
+
+def _hashes(key: VirtualKey) -> list[str]:
+    return [key.sha256, *(old.sha256 for old in key.old)]
 
 
 class Control:
@@ -90,14 +135,14 @@ class Control:
             return "control: not read to its end yet"
         return "control: its loop has ended" if self._loop.done() else None
 
-    async def write(self, *resources: Resource) -> None:
-        """Publishes resources and returns when this process's own table has them."""
+    async def write(self, *resources: Resource, author: Author = OURSELVES) -> None:
+        """Publishes resources, with who did it and what stood before, and returns when this process's own table has them."""
         for resource in resources:
-            await self._publish(resource_key(resource), RESOURCE.dump_json(resource, exclude_defaults=False))
+            await self._publish(resource_key(resource), RESOURCE.dump_json(resource, exclude_defaults=False), author)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, author: Author = OURSELVES) -> None:
         """Publishes a tombstone and returns when the resource is gone here."""
-        await self._publish(key, None)
+        await self._publish(key, None, author)
 
     async def stop(self) -> None:
         if self._loop is not None:
@@ -106,12 +151,17 @@ class Control:
         if self._reader is not None:
             await self._reader.stop()
 
-    async def _publish(self, key: str, value: bytes | None) -> None:
-        before = self._seen[key]
-        headers = (("content-type", b"application/json"), ("ce_specversion", b"1.0"), ("ce_type", b"io.sluice.control.v1"))
+    async def _publish(self, key: str, value: bytes | None, author: Author) -> None:
+        seen, before = self._seen[key], self.table.get(key)
+        headers = (
+            ("content-type", b"application/json"),
+            ("ce_specversion", b"1.0"),
+            ("ce_type", b"io.sluice.control.v1"),
+            *headers_of(author, before),
+        )
         await (await self._kafka.send(Outgoing(CONTROL.name, key.encode(), value, headers, 0)))
         async with self._moved:
-            await self._moved.wait_for(lambda: self._seen[key] > before)
+            await self._moved.wait_for(lambda: self._seen[key] > seen)
 
     async def _follow(self, reader: Reader) -> None:
         while True:

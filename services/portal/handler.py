@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from infra.clock import new_id
 from infra.credentials import MAX_LIFE_S, key_hash, new_key
 from infra.platform import Platform
-from schemas.control import Name, Organization, Resource, Team, VirtualKey
+from schemas.control import Name, Organization, Resource, Team, VirtualKey, resource_key
 from schemas.errors import NotFound
 from schemas.policy import Limits, Policy
 from schemas.topics import RESULTS
@@ -162,7 +162,7 @@ class Admin:
             for key in deleted:
                 await self._platform.control.delete(key)
             created = [f"team/{team.name}" for team in wanted.teams if team.name not in before]
-            return Applied(applied=created + [f"{r.kind}/{_name(r)}" for r in writes], deleted=deleted)
+            return Applied(applied=created + [resource_key(r) for r in writes], deleted=deleted)
 
     def _changed_policies(self, wanted: Configuration) -> list[Resource]:
         changed: list[Resource] = []
@@ -191,7 +191,3 @@ def _limited(written: Policy, requests_per_minute: int | None) -> Policy:
     if requests_per_minute is None:
         return written
     return written.model_copy(update={"limits": Limits(requests_per_minute=requests_per_minute)})
-
-
-def _name(resource: Resource) -> str:
-    return resource.id if isinstance(resource, VirtualKey) else resource.name
