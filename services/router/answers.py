@@ -16,13 +16,17 @@ class NoAnswer(ValueError):
 
 @dataclass(slots=True)
 class Reading:
-    """What an answer, or one event of a stream, says. `text`: what was generated; `usage`: the provider's own object."""
+    """What an answer, or one event of a stream, says. `text`: what was generated; `usage`: the provider's own object.
+
+    `refused`: it ends because the provider's filter won't have the content.
+    """
 
     text: str = ""
     usage: JsonObject | None = None
     finished: bool = False
     says_something: bool = False
     usage_only: bool = False
+    refused: bool = False
     service_tier: str = ""
 
 
@@ -36,7 +40,8 @@ def read_answer(api: Api, body: str) -> Reading:
     usage = _usage(answer)
     # The text is of use only where nobody has counted it.
     text = "" if usage else "".join(piece for choice in choices for piece in _pieces(choice, "message"))
-    return Reading(text=text, usage=usage, finished=True, service_tier=_tier(answer))
+    refused = any(map(_is_refused, choices))
+    return Reading(text=text, usage=usage, finished=True, refused=refused, service_tier=_tier(answer))
 
 
 def read_event(data: str) -> Reading:
@@ -46,7 +51,9 @@ def read_event(data: str) -> Reading:
     choices = _listed(chunk, "choices") if "choices" in chunk else []
     reading.usage_only = not choices and reading.usage is not None
     for choice in choices:
-        reading.finished |= choice.get("finish_reason") is not None
+        if choice.get("finish_reason") is not None:
+            reading.finished = True
+            reading.refused |= _is_refused(choice)
         delta = choice.get("delta")
         content = delta.get("content") if isinstance(delta, dict) and len(delta) == 1 else None
         if isinstance(content, str):
@@ -58,6 +65,10 @@ def read_event(data: str) -> Reading:
             reading.says_something |= _says_something(choice)
     reading.says_something |= reading.finished
     return reading
+
+
+def _is_refused(choice: JsonObject) -> bool:
+    return choice.get("finish_reason") == "content_filter"
 
 
 def _object(text: str) -> JsonObject:

@@ -7,11 +7,12 @@ from functools import partial
 
 from starlette.routing import BaseRoute
 
+from infra.estimates import Estimator
 from infra.kafka.cancels import Cancels
 from infra.kafka.table import ControlTable
 from infra.platform import Platform
 from infra.prices import PriceBook
-from infra.redis.quota import take
+from infra.redis.quota import correct, take
 from schemas.gates import PrometheusGate, PrometheusRule
 from schemas.slip import Stage as StageName
 from services.router.books import Books
@@ -23,9 +24,10 @@ from services.router.health import Health
 from services.router.leases import Running
 from services.router.places import Places
 from services.router.providers.registry import Providers
+from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
-from services.router.strategies.weighted import Weighted
+from services.router.strategies.composite import Strategies
 
 
 class RouterService:
@@ -39,7 +41,10 @@ class RouterService:
         self._drain_s = platform.settings.drain_s
         self._providers = Providers(platform.settings)
         self._running = Running(records)
-        self._books = Books(PriceBook())
+        prices = PriceBook()
+        self._books = Books(prices)
+        self._estimator = Estimator(table, prices)
+        purse = Purse(table, platform.redis, self._estimator, clock)
         self._cancels = Cancels(platform.kafka, self._running.cancel)
         self._metrics = Metrics(partial(_rules, table), clock)
         dispatcher = self._dispatcher(platform)
@@ -52,20 +57,23 @@ class RouterService:
             clock=clock,
             tracing=platform.tracing,
             dispatcher=dispatcher,
+            purse=purse,
         )
-        router = Router(table, records, dispatcher, sender, self._running, self._books, clock)
+        router = Router(table, records, dispatcher, sender, self._running, self._books, purse, clock)
         self._stage = platform.job_stage(StageName.ROUTER, router.handle, leased=True)
         self._delays = platform.delays(self.name)
 
     def _dispatcher(self, platform: Platform) -> Dispatcher:
         health = Health()
         places = Places(health, platform.clock)
-        quotas = Quotas(partial(take, platform.redis), places, platform.clock)
+        quotas = Quotas(partial(take, platform.redis), partial(correct, platform.redis), places, platform.clock)
         gates = Gates(self._metrics.reading, quotas.share, self._books.input_usd_per_mtok)
-        return Dispatcher(health, places, quotas, gates, platform.clock, random.random, Weighted())
+        strategies = Strategies(places.busy, self._books.usd_of_the_same, platform.clock)
+        return Dispatcher(health, places, quotas, gates, platform.clock, random.random, strategies)
 
     async def start(self) -> None:
         self._books.start()
+        self._estimator.start()
         await self._running.start()
         await self._metrics.start()
         await self._cancels.start()
@@ -86,6 +94,7 @@ class RouterService:
         await self._metrics.stop()
         await self._running.stop()
         await self._books.stop()
+        await self._estimator.stop()
         await self._providers.close()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic_core import to_json
 
+from infra import tokens
 from infra.prices import PriceBook, Priced
 from infra.telemetry import metrics
 from schemas.attempt import Attempt
@@ -18,8 +19,8 @@ from schemas.base import JsonObject
 from schemas.control import Deployment, Model
 from schemas.ids import attempt_id
 from schemas.job import Api, Job
+from schemas.policy import Ceiling
 from schemas.usage import Usage
-from services.router import tokens
 from services.router.usage import canonical
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,18 @@ AttemptStatus = Literal["completed", "failed", "cancelled"]
 
 @dataclass(slots=True)
 class Call:
-    """A provider call while it runs. `text`: what was generated, as far as it came here."""
+    """A provider call while it runs. `text`: what was generated, as far as it came here.
+
+    `model` that the deployment is asked for. `refusable`: another model will be asked if this one won't touch the content.
+    `hung`: it took all the time it had.
+    """
 
     n: int
     deployment: Deployment
     started_ms: int
+    model: str = ""
+    refusable: bool = False
+    hung: bool = False
     began: float = field(default_factory=time.perf_counter)
     ttft_ms: float | None = None
     text: list[str] = field(default_factory=list[str])
@@ -81,7 +89,7 @@ class Books:
         usage = canonical(call.usage)
         if usage is None:
             usage = await _estimate(job, call.text) if billable else Usage()
-        priced = await self._price(call.deployment, usage, call.started_ms, call.service_tier)
+        priced = await self._price(call.deployment, usage, call.started_ms, job.policy.unpriced, call.service_tier)
         _count(job.api, call.deployment.provider, status, usage, latency_ms)
         return Attempt(
             id=attempt_id(job.id, call.n),
@@ -102,14 +110,13 @@ class Books:
             raw_usage=to_json(call.usage).decode() if call.usage else "",
         )
 
-    async def unknown(self, job: Job, model: Model | None, attempts: Sequence[Attempt]) -> list[Attempt]:
-        """Attempts of a dead life with what they may have cost: at least their input."""
-        deployments = {deployment.id: deployment for deployment in model.deployments} if model else {}
+    async def unknown(self, job: Job, deployments: Mapping[str, Deployment], attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Attempts of a dead life with what they may have cost: at least their input. `deployments` by id."""
         booked: list[Attempt] = []
         for attempt in attempts:
             usage = await _estimate(job, ())
             deployment = deployments.get(attempt.deployment)
-            priced = await self._price(deployment, usage, attempt.started_ms) if deployment else None
+            priced = await self._price(deployment, usage, attempt.started_ms, job.policy.unpriced) if deployment else None
             _count(job.api, attempt.provider, "unknown", usage, 0)
             cost = {"cost_usd": priced.cost_usd, "price_version": priced.version} if priced else {}
             booked.append(attempt.model_copy(update={"usage": usage, **cost}))
@@ -117,24 +124,38 @@ class Books:
 
     def input_usd_per_mtok(self, model: Model, now_ms: int) -> Decimal | None:
         """What a million input tokens cost at the cheapest deployment; None if no price is known, or none has been read yet."""
+        thousand = Usage(input_tokens=1_000)
+        costs = (self._cost_usd(deployment, thousand, now_ms) for deployment in model.deployments)
+        return min((usd * 1_000 for usd in costs if usd is not None), default=None)
+
+    def usd_of_the_same(self, deployment: Deployment, now_ms: int) -> Decimal | None:
+        """What a call of a thousand tokens in and as many out costs; None if no price is known, or none has been read yet."""
+        return self._cost_usd(deployment, Usage(input_tokens=1_000, output_tokens=1_000), now_ms)
+
+    def _cost_usd(self, deployment: Deployment, usage: Usage, now_ms: int) -> Decimal | None:
         if self._warming is not None and not self._warming.done():
             return None
-        thousand = Usage(input_tokens=1_000)
-        found = (self._prices.price(d.provider, d.model, thousand, now_ms, d.price) for d in model.deployments)
-        return min((priced.cost_usd * 1_000 for priced in found if priced and priced.version), default=None)
+        priced = self._prices.price(deployment.provider, deployment.model, usage, now_ms, deployment.price)
+        return priced.cost_usd if priced.version else None
 
-    async def _price(self, deployment: Deployment, usage: Usage, at_ms: int, service_tier: str = "") -> Priced | None:
+    async def _price(
+        self, deployment: Deployment, usage: Usage, at_ms: int, ceiling: Ceiling | None, service_tier: str = ""
+    ) -> Priced | None:
+        """By the price list, or by the ceiling of the caller's policy where the list knows nothing."""
         if usage.source == "none":
             return None
         if self._warming is not None and not self._warming.done():
             await asyncio.shield(self._warming)
-        return self._prices.price(deployment.provider, deployment.model, usage, at_ms, deployment.price, service_tier)
+        priced = self._prices.price(deployment.provider, deployment.model, usage, at_ms, deployment.price, service_tier)
+        if priced.version or ceiling is None:
+            return priced
+        return Priced(ceiling.cost_usd(usage.input_tokens, usage.output_tokens), "policy:ceiling")
 
 
 async def _estimate(job: Job, text: Sequence[str]) -> Usage:
     """Tokens as our tokenizer counts them; a long prompt is counted on a thread."""
     generated = "".join(text)
-    if len(generated) + _length(job.body) < _THREAD_FROM:
+    if len(generated) + tokens.length(job.body) < _THREAD_FROM:
         return _estimated(job, generated)
     return await asyncio.to_thread(_estimated, job, generated)
 
@@ -142,15 +163,6 @@ async def _estimate(job: Job, text: Sequence[str]) -> Usage:
 def _estimated(job: Job, generated: str) -> Usage:
     given = tokens.prompt_tokens(job.api, job.body)
     return Usage(input_tokens=given, output_tokens=tokens.count(generated), source="estimated")
-
-
-def _length(body: JsonObject) -> int:
-    """About how long a body is, without writing it down."""
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        return sum(len(tokens.message_text(message)) for message in messages)
-    given = body.get("input")
-    return sum(len(part) if isinstance(part, str | list) else 1 for part in given) if isinstance(given, list) else len(str(given))
 
 
 def _count(api: Api, provider: str, status: str, usage: Usage, latency_ms: float) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from infra.clock import Clock
+from infra.reachable import none_allowed
 from schemas.control import Deployment, Model
 from schemas.errors import Fault, RateLimited, Unavailable
 from schemas.job import Job
@@ -14,8 +15,10 @@ from services.router.gates.composite import Gates
 from services.router.health import Health
 from services.router.parking import Later, Moment
 from services.router.places import Place, Places
-from services.router.quota import Quotas
+from services.router.quota import AT_ONCE, Patience, Quotas
+from services.router.route import Route
 from services.router.strategies.base import Chance, Strategy
+from services.router.strategies.composite import Strategies
 
 Found = Place | Later | Fault
 """A place at a deployment; until when the job is put off (batch); or the fault with which it ends (interactive, or too late)."""
@@ -28,39 +31,67 @@ class Dispatcher:
     """Finds a place for each call of each job. Interactive goes first, and never waits long; batch waits."""
 
     def __init__(
-        self, health: Health, places: Places, quotas: Quotas, gates: Gates, clock: Clock, chance: Chance, strategy: Strategy
+        self,
+        health: Health,
+        places: Places,
+        quotas: Quotas,
+        gates: Gates,
+        clock: Clock,
+        chance: Chance,
+        strategies: Strategies,
     ) -> None:
         self.health = health
         self._places = places
-        self._quotas = quotas
+        self.quotas = quotas
         self.gates = gates
         self._clock = clock
         self._chance = chance
-        self._strategy = strategy
+        self.strategies = strategies
 
-    async def find(self, job: Job, model: Model, tried: Collection[str] = ()) -> Found:
-        """A place for the next call, at a deployment that is not among those `tried` in vain, if there is one."""
+    async def find(self, job: Job, route: Route, tried: Collection[str] = ()) -> Found:
+        """A place for the next call, at the model where the route is, or else at those that follow: then the route is there.
+
+        A batch job waits for a gate or a quota of its model; only if all that may serve it is down it goes on, as interactive
+        does in any case.
+        """
+        if not route.model.deployments:
+            return none_allowed(job.model, job.policy.data, job.policy.route).fault()
+        ends: list[Later | Fault] = []
+        while True:
+            found = await self._find_at(route.model, job, tried)
+            if isinstance(found, Place):
+                return found
+            ends.append(found)
+            waits = isinstance(found, Later) and found.why != "down"
+            if waits or not route.move("failed"):
+                return _soonest(ends)
+
+    async def _find_at(self, model: Model, job: Job, tried: Collection[str]) -> Found:
+        """A place at a deployment of this model that is not among those `tried` in vain, if there is one."""
         if job.lane is Lane.BATCH and (later := self._behind_gate(job, model)):
             return later
         loop = asyncio.get_running_loop()
         ends = loop.time() + parking.wait_s(job.lane, policy.rest_s(job.deadline_ms, self._clock()))
+        again = False
         while True:
             up = [d for d in model.deployments if not self.health.cools_until(d.id, self._clock())]
             if not up:
                 return self._down(job, model)
             best = [d for d in up if d.id not in tried] or up
-            found = await self._take(best, job.lane)
+            patience = Patience(ends - loop.time(), again)
+            found = await self._take(best, job, self.strategies.of(model, job.stream), patience)
             if isinstance(found, Place):
                 return found
             left_s = ends - loop.time()
             if left_s <= 0 or found / 1000 > left_s:
-                return self._over_quota(job, best, found)
+                return self._over_quota(job, model, best, found)
             if found:
                 await asyncio.sleep(min(left_s, found / 1000 + self._chance() * _APART_S))
-            elif place := await self._freed(best, job.lane, left_s):
+                again = True
+            elif place := await self._freed(best, job, left_s):
                 return place
 
-    def other(self, model: Model, tried: Collection[str]) -> bool:
+    def other(self, model: Model, tried: Collection[str] = ()) -> bool:
         """True if a deployment is up that was not tried yet."""
         now_ms = self._clock()
         return any(d.id not in tried and not self.health.cools_until(d.id, now_ms) for d in model.deployments)
@@ -72,32 +103,35 @@ class Dispatcher:
         opens_ms = self.gates.closed_until(model, self._clock()) if model.gates else 0
         return parking.behind_gate(job, opens_ms, self.moment()) if opens_ms else None
 
-    async def _take(self, deployments: Sequence[Deployment], lane: Lane) -> Place | int:
+    async def _take(self, deployments: Sequence[Deployment], job: Job, strategy: Strategy, patience: Patience) -> Place | int:
         """A place that is charged; or the milliseconds to wait for a provider's minute, 0 for a place to get free."""
         waits: list[int] = []
+        lane = job.lane
         left = [d for d in deployments if self._places.room(d, lane)]
         while left:
-            chosen = self._strategy.choose(left, self._chance)
-            charged = await self._charge(self._places.take(chosen, lane))
+            chosen = strategy.choose(left, self._chance)
+            charged = await self._charge(self._places.take(chosen, lane), job, patience)
             if isinstance(charged, Place):
                 return charged
             waits.append(charged)
             left = [d for d in left if d.id != chosen.id and self._places.room(d, lane)]
         return min(waits, default=0)
 
-    async def _freed(self, deployments: Sequence[Deployment], lane: Lane, most_s: float) -> Place | None:
-        place = await self._places.wait(deployments, lane, most_s)
-        charged = await self._charge(place) if place else None
+    async def _freed(self, deployments: Sequence[Deployment], job: Job, most_s: float) -> Place | None:
+        place = await self._places.wait(deployments, job.lane, most_s)
+        charged = await self._charge(place, job, AT_ONCE) if place else None
         return charged if isinstance(charged, Place) else None
 
-    async def _charge(self, place: Place) -> Place | int:
+    async def _charge(self, place: Place, job: Job, patience: Patience) -> Place | int:
         """The place, once its call is charged to the quota; or how long to wait for that."""
         wait_ms = 1
         try:
-            wait_ms = await self._quotas.charge(place.deployment, place.lane)
+            wait_ms = await self.quotas.charge(place.deployment, job, patience)
         finally:
             if wait_ms:
                 place.give_back()
+        if not wait_ms:
+            self.strategies.begun(place.deployment)
         return wait_ms or place
 
     def _down(self, job: Job, model: Model) -> Later | Fault:
@@ -105,23 +139,29 @@ class Dispatcher:
         until_ms = min(self.health.cools_until(d.id, now.now_ms) for d in model.deployments)
         if job.lane is Lane.BATCH and (later := parking.while_down(job, until_ms, now)):
             return later
-        return _unavailable(job, (until_ms - now.now_ms) / 1000)
+        return _unavailable(model, (until_ms - now.now_ms) / 1000)
 
-    def _over_quota(self, job: Job, deployments: Sequence[Deployment], wait_ms: int) -> Later | Fault:
+    def _over_quota(self, job: Job, model: Model, deployments: Sequence[Deployment], wait_ms: int) -> Later | Fault:
         now = self.moment()
         if job.lane is Lane.BATCH:
             return parking.over_quota(job, wait_ms, now) or policy.past_deadline(job)
         if not wait_ms and any(self.health.ramp(d.id, now.now_ms) for d in deployments):
-            return _unavailable(job, 1)
+            return _unavailable(model, 1)
         return RateLimited(
-            f"The providers of `{job.model}` take no more requests for now: their quota is in use.",
+            f"The providers of `{model.name}` take no more requests for now: their quota is in use.",
             retry_after_s=max(1, math.ceil(wait_ms / 1000)),
         ).fault()
 
 
-def _unavailable(job: Job, after_s: float) -> Fault:
+def _soonest(ends: Sequence[Later | Fault]) -> Later | Fault:
+    """The earliest time at which one of several models may serve a batch job; else what the first of them says."""
+    laters = [end for end in ends if isinstance(end, Later)]
+    return min(laters, key=lambda later: later.at_ms) if laters else ends[0]
+
+
+def _unavailable(model: Model, after_s: float) -> Fault:
     error = Unavailable(
-        f"The providers of `{job.model}` are failing, and are not asked for a while.",
+        f"The providers of `{model.name}` are failing, and are not asked for a while.",
         code="provider_unavailable",
         retry_after_s=max(1, math.ceil(after_s)),
     )

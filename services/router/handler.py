@@ -15,8 +15,7 @@ from infra.telemetry import metrics
 from infra.telemetry.spans import trace_id
 from schemas.attempt import Attempt
 from schemas.completion import Completion, completion_of
-from schemas.control import Model
-from schemas.errors import Fault, InternalError, SluiceError
+from schemas.errors import BudgetExceeded, Fault, InternalError, SluiceError
 from schemas.job import Job, JobStatus
 from schemas.kept import Kept
 from schemas.reply import Answer, Closed, Event, Failed, Served
@@ -27,6 +26,8 @@ from services.router.dispatch import Dispatcher, Found
 from services.router.leases import Running
 from services.router.parking import Later
 from services.router.places import Place
+from services.router.purse import Purse
+from services.router.route import Route
 from services.router.sending import Errand, Sender, Sent
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _LOOK_AGAIN_S = 0.5
 
 
 class Router:
-    """Sends jobs out, each by one router at a time and `policy.MAX_ATTEMPTS` times at most before it ends, or is put off."""
+    """Sends jobs out, each by one router at a time and `Route.most_calls` times at most before it ends, or is put off."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Router:
         sender: Sender,
         running: Running,
         books: Books,
+        purse: Purse,
         clock: Clock,
     ) -> None:
         self._table = table
@@ -56,6 +58,7 @@ class Router:
         self._sender = sender
         self._running = running
         self._books = books
+        self._purse = purse
         self._clock = clock
 
     async def handle(self, job: Job, delivery: Delivery) -> Outcome:
@@ -63,10 +66,12 @@ class Router:
         waits = False
         while True:
             model = self._table.models.get(job.model)
+            route = Route(self._table.models, model, job.policy) if model and model.deployments else None
             # While somebody else is at work on the job, nobody is kept from a place for its sake.
-            found = None if waits else await self._find(job, model)
+            found, held = (None, False) if waits or not route else await self._find(job, route)
+            sent = False
             try:
-                lease = await self._sender.lease(job, found.deployment if isinstance(found, Place) else None)
+                lease = await self._lease(job, route, found)
                 match lease.state:
                     case "leased":
                         waits = True
@@ -75,24 +80,40 @@ class Router:
                         await self._give_back(job)
                         waits = False
                         continue
-                    case "granted" if model and isinstance(found, Place):
-                        return await self._send(job, model, found, lease, delivery)
+                    case "granted" if route and isinstance(found, Place):
+                        sent = True
+                        return await self._send(job, route, found, lease, delivery)
                     case _:
-                        return await self._without_call(job, model, found, lease, delivery)
+                        return await self._without_call(job, route, found, lease, delivery)
             finally:
                 if isinstance(found, Place):
                     found.give_back()
+                if held and not sent:
+                    await self._purse.give_back(job)
             # Wait for the end, or for the lapse.
             await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
 
-    async def _find(self, job: Job, model: Model | None) -> Found | None:
-        """None if there is nobody to ask, or it is too late."""
-        if model is None or not model.deployments or policy.too_late(job, self._clock()):
-            return None
-        return await self._dispatcher.find(job, model)
+    async def _find(self, job: Job, route: Route) -> tuple[Found | None, bool]:
+        """A place, and whether money is held for the job from now on; nobody if it is too late to ask anybody."""
+        if policy.too_late(job, self._clock()):
+            return None, False
+        found = await self._dispatcher.find(job, route)
+        if not isinstance(found, Place):
+            return found, False
+        held = await self._purse.hold(job, self._dispatcher.moment())
+        if isinstance(held, bool):
+            return found, held
+        found.give_back()
+        return held, False
+
+    async def _lease(self, job: Job, route: Route | None, found: Found | None) -> Lease:
+        """Asks for the right to call whoever was found, or for nothing but what became of the job."""
+        if route and isinstance(found, Place):
+            return await self._sender.lease(job, found.deployment, route.most_calls)
+        return await self._sender.lease(job, None)
 
     async def _without_call(
-        self, job: Job, model: Model | None, found: Found | None, lease: Lease, delivery: Delivery
+        self, job: Job, route: Route | None, found: Found | None, lease: Lease, delivery: Delivery
     ) -> Outcome:
         """What becomes of a job for which nobody is called, now or ever."""
         match lease.state:
@@ -102,18 +123,18 @@ class Router:
                 return self._ended_elsewhere(job, delivery)
             case "ending":
                 # By a copy of this job; if that is this one before its process died, the carriage knows.
-                raise _Ended(policy.no_attempt_left(job, model, self._clock()))
+                raise _Ended(policy.no_attempt_left(job, route is not None, self._clock()))
             case "answered":
                 return self._again(job, lease)
             case "exhausted" if isinstance(found, Later):
-                return _put_off(job, await self._made(job, model, lease), found)
+                return _put_off(job, await self._made(job, route, lease), found)
             case "abandoned":
                 fault = policy.cancelled()
             case "interrupted":
                 fault = policy.interrupted()
             case _:
-                fault = found if isinstance(found, Fault) else policy.no_attempt_left(job, model, self._clock())
-        return await self._refuse(job, model, fault, lease, delivery)
+                fault = found if isinstance(found, Fault) else policy.no_attempt_left(job, route is not None, self._clock())
+        return await self._refuse(job, route, fault, lease, delivery)
 
     def _ended_elsewhere(self, job: Job, delivery: Delivery) -> Booked | Nothing:
         """Calls made before the job was put off are on no bill yet, if a router that had stood still has ended it all the same.
@@ -122,18 +143,18 @@ class Router:
         """
         if not job.made:
             return Nothing()
-        fault = policy.no_attempt_left(job, None, self._clock())
+        fault = policy.no_attempt_left(job, False, self._clock())
         trace = trace_id(delivery.traceparent)
         status = policy.status_of(fault)
         return Booked(
             completion_of(job, status, Stage.ROUTER.value, self._clock(), fault=fault, attempts=job.made, trace_id=trace)
         )
 
-    async def _send(self, job: Job, model: Model, place: Place, lease: Lease, delivery: Delivery) -> Outcome:
-        errand = Errand(job, model, delivery.traceparent, place, lease.n)
+    async def _send(self, job: Job, route: Route, place: Place, lease: Lease, delivery: Delivery) -> Outcome:
+        errand = Errand(job, route, delivery.traceparent, place, lease.n)
         try:
             with self._running.hold(job.id) as run:
-                errand.attempts = await self._made(job, model, lease)
+                errand.attempts = await self._made(job, route, lease)
                 outcome = await self._end(errand, await self._sender.send(errand, run))
                 again = isinstance(outcome, Finish) and _died(job, lease)
                 return replace(outcome, again=True) if again else outcome
@@ -150,14 +171,15 @@ class Router:
             case "served":
                 return await self._served(errand)
             case Later():
+                await self._purse.give_back(errand.job)
                 return _put_off(errand.job, errand.attempts, sent)
             case Fault():
                 return await self._failed(errand, sent)
 
     async def _served(self, errand: Errand) -> Finish | Booked:
         """The answer is kept before it is published."""
+        job, relay = errand.job, errand.relay
         completion = self._completion(errand, JobStatus.COMPLETED)
-        relay = errand.relay
         last = Closed() if relay else Answer(body=errand.body, served=self._told(errand, completion))
         seq = relay.seq if relay else 0
         kept = Kept(
@@ -166,13 +188,14 @@ class Router:
             stream=relay.kept if relay else (),
             seq=seq,
         )
-        if relay and not kept.stream:
+        if (relay and not kept.stream) or errand.model.name != job.model:
+            # Nor is what a fallback said an answer of the model that was asked for.
             completion = completion.model_copy(update={"cache_key": None})
             kept = kept.model_copy(update={"completion": completion})
         data = _written(kept)
         if len(data) > KEPT_BYTES:
             completion = completion.model_copy(update={"cache_key": None})
-        elif not await self._keep(errand.job, data):
+        elif not await self._keep(job, data):
             return Booked(completion)
         return Finish(completion, last, attempt=errand.n, seq=seq, stream=kept.stream)
 
@@ -186,14 +209,15 @@ class Router:
 
     async def _failed(self, errand: Errand, fault: Fault) -> Finish | Booked:
         """A failure is kept too: the next life would end the job in another way, after somebody was told of this one."""
-        completion = self._completion(errand, policy.status_of(fault), fault)
+        cut = errand.streaming and fault.code == BudgetExceeded.code
+        completion = self._completion(errand, JobStatus.INCOMPLETE if cut else policy.status_of(fault), fault)
         last = Failed(fault=fault, served=self._told(errand, completion))
         seq = errand.relay.seq if errand.relay else 0
         if not await self._keep(errand.job, _written(Kept(completion=completion, failed=last, seq=seq))):
             return Booked(completion)
         return Finish(completion, last, attempt=errand.n, seq=seq)
 
-    async def _refuse(self, job: Job, model: Model | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
+    async def _refuse(self, job: Job, route: Route | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
         completion = completion_of(
             job,
@@ -201,7 +225,7 @@ class Router:
             Stage.ROUTER.value,
             self._clock(),
             fault=fault,
-            attempts=tuple(await self._made(job, model, lease)),
+            attempts=tuple(await self._made(job, route, lease)),
             trace_id=trace_id(delivery.traceparent),
         )
         served = Served(model=job.model, cache=job.cache.status, verdict=job.verdict)
@@ -218,12 +242,13 @@ class Router:
         attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
         return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
-    async def _made(self, job: Job, model: Model | None, lease: Lease) -> list[Attempt]:
+    async def _made(self, job: Job, route: Route | None, lease: Lease) -> list[Attempt]:
         """What was called for the job before: as it tells itself, and what lives that are over have left behind."""
         if not _died(job, lease):
             return list(job.made)
-        unknown = policy.unknown_attempts(job, model, lease.notes, self._clock())
-        return [*job.made, *await self._books.unknown(job, model, unknown)]
+        deployments = route.known() if route else {}
+        unknown = policy.unknown_attempts(job, deployments, lease.notes, self._clock())
+        return [*job.made, *await self._books.unknown(job, deployments, unknown)]
 
     async def _give_back(self, job: Job) -> None:
         try:
@@ -245,7 +270,7 @@ class Router:
     def _told(self, errand: Errand, completion: Completion) -> Served:
         job = errand.job
         return Served(
-            model=job.model,
+            model=errand.model.name,
             deployment=errand.deployment.id,
             cache=job.cache.status,
             verdict=job.verdict,

@@ -1,12 +1,15 @@
 """Which deployments have failed lately, and how many calls they may be given again. Pure: the time is passed in.
 
 A deployment that failed some times in a row cools: it isn't asked at all. Then it ramps up, as TCP does: two calls at once, and
-one more with each that goes well, so twice as many each round; if that fails too, it cools again, for longer.
+one more with each that goes well, so twice as many each round; if that fails too, it cools again, for longer. A model may say
+otherwise for its deployments: after how many failures a minute they cool, and for how long.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from infra.kafka.capacity import Capacity
+from schemas.control import Model
 
 IN_A_ROW = 5
 """More than one job alone makes: a request that breaks its provider doesn't take the deployment from all others."""
@@ -18,16 +21,22 @@ PROBES = 2
 WELL_AT = 256
 """So many calls at once have gone well: there is nothing left to be careful about."""
 
+_MINUTE_MS = 60_000
+
 
 @dataclass(slots=True)
 class _Record:
-    """`rounds`: how often it has cooled since it was well. `ramp`: the calls begun since it cooled last."""
+    """`rounds`: how often it has cooled since it was well. `ramp`: the calls begun since it cooled last.
+
+    `lately`: when it failed within the last minute, where its model counts so.
+    """
 
     failures: int = 0
     failed_ms: int = 0
     rounds: int = 0
     until_ms: int = 0
     ramp: Capacity | None = None
+    lately: deque[int] = field(default_factory=deque[int])
 
 
 class Health:
@@ -36,8 +45,10 @@ class Health:
     def __init__(self) -> None:
         self._sick: dict[str, _Record] = {}
 
-    def failed(self, deployment: str, started_ms: int, now_ms: int, retry_after_s: float | None = None) -> None:
-        """A call that began at `started_ms` could not be made, or was not answered as it should be."""
+    def failed(
+        self, deployment: str, started_ms: int, now_ms: int, retry_after_s: float | None = None, model: Model | None = None
+    ) -> None:
+        """A call that began at `started_ms` could not be made, or was not answered as it should be. `model`: whose rules hold."""
         record = self._sick.setdefault(deployment, _Record())
         if started_ms < record.until_ms:
             # It was begun before the deployment cooled: that says nothing of how it is now.
@@ -45,9 +56,9 @@ class Health:
         record.failures = record.failures + 1 if now_ms - record.failed_ms < FORGET_MS else 1
         record.failed_ms = now_ms
         probing = record.ramp is not None and record.ramp.total == PROBES
-        if record.failures >= IN_A_ROW or probing:
-            cool_ms = max(FIRST_COOL_MS * 2 ** min(record.rounds, 10), int((retry_after_s or 0) * 1000))
-            self._sick[deployment] = _Record(rounds=record.rounds + 1, until_ms=now_ms + min(cool_ms, LONGEST_COOL_MS))
+        if _too_often(record, now_ms, model.allowed_fails if model else None) or probing:
+            cool_ms = _cool_ms(record.rounds, retry_after_s, model.cooldown_s if model else None)
+            self._sick[deployment] = _Record(rounds=record.rounds + 1, until_ms=now_ms + cool_ms)
 
     def worked(self, deployment: str, started_ms: int) -> None:
         """A call that began at `started_ms` went well."""
@@ -58,7 +69,11 @@ class Health:
         if record.ramp is not None:
             resize(record.ramp, record.ramp.total + 1)
         if record.ramp is None or record.ramp.total >= WELL_AT:
-            del self._sick[deployment]
+            if record.lately:
+                # What failed within the minute still counts, where a model counts so.
+                record.rounds, record.until_ms, record.ramp = 0, 0, None
+            else:
+                del self._sick[deployment]
 
     def cools_until(self, deployment: str, now_ms: int) -> int:
         """Until when it is to be left alone; 0 if it may be asked."""
@@ -73,6 +88,25 @@ class Health:
         if record.ramp is None:
             record.ramp = capacity(PROBES)
         return record.ramp
+
+
+def _too_often(record: _Record, now_ms: int, allowed: int | None) -> bool:
+    """Whether it has failed, with this time, more often than a minute's `allowed`; or in a row, where nobody says otherwise."""
+    if allowed is None:
+        return record.failures >= IN_A_ROW
+    lately = record.lately
+    lately.append(now_ms)
+    while lately[0] <= now_ms - _MINUTE_MS or len(lately) > allowed + 1:
+        lately.popleft()
+    return len(lately) > allowed
+
+
+def _cool_ms(rounds: int, retry_after_s: float | None, cooldown_s: float | None) -> int:
+    """How long it cools: as its model says, else longer each time; and as long as its provider asks for, up to a minute."""
+    asked_ms = min(int((retry_after_s or 0) * 1000), LONGEST_COOL_MS)
+    if cooldown_s is not None:
+        return max(int(cooldown_s * 1000), asked_ms)
+    return max(min(FIRST_COOL_MS * 2 ** min(rounds, 10), LONGEST_COOL_MS), asked_ms)
 
 
 def capacity(total: int) -> Capacity:

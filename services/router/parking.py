@@ -23,7 +23,7 @@ _QUOTA_MS = 10_000
 _SLACK_SHARE, _MOST_SLACK_MS = 0.1, 600_000
 _WAIT_S = {Lane.INTERACTIVE: 2.0, Lane.BATCH: 4.0}
 
-Why = Literal["down", "failed", "gate", "quota"]
+Why = Literal["budget", "down", "failed", "gate", "quota"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,13 @@ def behind_gate(job: Job, opens_ms: int, now: Moment) -> Later | None:
     # Spread over the first half of what is left then.
     last_ms = job.deadline_ms - slack_ms + int(now.jitter * slack_ms / 2)
     return Later(min(at_ms, last_ms), "gate")
+
+
+def without_budget(job: Job, until_ms: int | None, now: Moment) -> Later | None:
+    """A budget has no room, until then at least. None if the job's deadline comes first, or there never will be any."""
+    if until_ms is None or until_ms >= job.deadline_ms - LAST_LOOK_MS:
+        return None
+    return _later(job, until_ms, _QUOTA_MS, now, "budget")
 
 
 def put_off(job: Job, attempts: Sequence[Attempt], later: Later) -> Job:

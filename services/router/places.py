@@ -5,7 +5,7 @@ infra/kafka/capacity.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +51,7 @@ class Places:
         self._health, self._clock = health, clock
         self._allowed: dict[str, Capacity] = {}
         self._queues: dict[str, _Queue] = {}
+        self._busy: Counter[str] = Counter()
 
     def room(self, deployment: Deployment, lane: Lane) -> int:
         """How many more calls of this lane it may have now."""
@@ -63,6 +64,7 @@ class Places:
         taken = self._capacities(deployment)
         for places in taken:
             places.take(lane)
+        self._busy[deployment.id] += 1
         return Place(deployment, lane, self, taken)
 
     async def wait(self, deployments: Sequence[Deployment], lane: Lane, most_s: float) -> Place | None:
@@ -84,7 +86,10 @@ class Places:
             self._forget(deployments, lane, waiter)
 
     def freed(self, deployment: Deployment) -> None:
-        """Hands what is free to those who wait."""
+        """Hands a place that was given back to those who wait."""
+        self._busy[deployment.id] -= 1
+        if not self._busy[deployment.id]:
+            del self._busy[deployment.id]
         queue = self._queues.get(deployment.id)
         if queue is None:
             return
@@ -94,6 +99,10 @@ class Places:
                 waiter = waiting.popleft()
                 if not waiter.done():
                     waiter.set_result(self.take(deployment, lane))
+
+    def busy(self, deployment: Deployment) -> int:
+        """How many calls of it are at work here, or about to be."""
+        return self._busy[deployment.id]
 
     def share(self, deployment: Deployment) -> float:
         """How much of what its provider allows this router is in use, from 0 to 1."""

@@ -1,17 +1,19 @@
 """What the router decides: whether to try again, how long a call may take, and what a job is told that can't be served. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.attempt import Attempt
+from schemas.base import JsonObject
 from schemas.control import Deployment, Model
 from schemas.errors import Cancelled, DeadlineExceeded, Fault, InternalError, ModelNotFound, ProviderError
 from schemas.ids import attempt_id
-from schemas.job import Job, JobStatus
+from schemas.job import Api, Job, JobStatus
+from schemas.policy import RoutePolicy
 from services.router.providers.base import Kind
 
 MAX_ATTEMPTS = 3
-"""Provider calls of one job, over all its deliveries; a batch job that was put off has as many again."""
+"""Provider calls of one job, over all its deliveries and models; a batch job that was put off has as many again."""
 
 SILENCE_S = 30.0
 """A stream that has begun and says nothing for so long is taken for dead."""
@@ -42,12 +44,24 @@ def call_s(deployment: Deployment) -> float:
     return deployment.timeout_s or _CALL_S
 
 
+def most_calls(model: Model, route: RoutePolicy) -> int:
+    """Provider calls of one job of `model`, with those of its fallbacks: as the caller's policy says, or the model's own retries.
+
+    Retries that somebody asked for are made, and leave one call for a fallback.
+    """
+    if route.max_attempts is not None:
+        return route.max_attempts
+    led_on = bool(model.fallbacks or model.context_window_fallbacks or model.content_policy_fallbacks)
+    return max(MAX_ATTEMPTS, 1 + (model.num_retries or 0) + led_on)
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a failed call leaves behind. `attempts`: made since the job came here; `jitter`: from 0 up to 1.
+    """What a failed call leaves behind. `attempts`: made since the job came here, of `most`; `jitter`: from 0 up to 1.
 
     `other`: a deployment is up that was not tried yet. `retrying` of the `running` jobs here are at a further try of a
-    deployment that has failed them.
+    deployment that has failed them. `retries`: further calls that this model may have, if somebody has said so; `fallback`: a
+    model is up that may be asked instead.
     """
 
     kind: Kind
@@ -58,19 +72,25 @@ class Situation:
     jitter: float
     retrying: int
     running: int
+    most: int = MAX_ATTEMPTS
+    retries: int | None = None
+    fallback: bool = False
 
 
 def wait_s(now: Situation) -> float | None:
-    """How long to wait before the next try, or None if there shall be none.
+    """How long to wait before the next try of this model, or None if there shall be none.
 
     Another deployment is asked at once. The same one is asked again after a backoff with full jitter, and only by a fifth of the
     jobs at a time: when a provider is down, retries must not multiply its load. What a provider refuses for good is not repeated;
-    a throttled call only if the provider wants it soon enough.
+    a throttled call only if the provider wants it soon enough. Where there is a fallback the last call is left for it, and nobody
+    waits for a deployment that has failed, unless the model's own retries say so.
     """
-    if now.kind == "final" or now.attempts >= MAX_ATTEMPTS:
+    if now.kind == "final" or now.attempts >= now.most - now.fallback or now.retries == 0:
         return None
     if now.other:
         return 0.0
+    if now.fallback and now.retries is None:
+        return None
     if now.retrying >= max(_LEAST_RETRYING, _RETRYING_SHARE * now.running):
         return None
     if now.kind == "throttled":
@@ -87,12 +107,11 @@ def note(deployment: Deployment, started_ms: int) -> str:
     return f"{started_ms} {deployment.id}"
 
 
-def unknown_attempts(job: Job, model: Model | None, notes: Sequence[str], now_ms: int) -> list[Attempt]:
+def unknown_attempts(job: Job, deployments: Mapping[str, Deployment], notes: Sequence[str], now_ms: int) -> list[Attempt]:
     """The attempts of a life that is over: called, and nobody knows what became of them. Usage and cost are not in them yet.
 
-    What the job itself tells of, since it was put off, is known.
+    What the job itself tells of, since it was put off, is known. `deployments` that it may have called, by id.
     """
-    deployments = {deployment.id: deployment for deployment in model.deployments} if model else {}
     attempts: list[Attempt] = []
     for n, text in enumerate(notes[len(job.made) :], len(job.made) + 1):
         started, _, name = text.partition(" ")
@@ -141,14 +160,26 @@ def interrupted() -> Fault:
     return ProviderError("The stream was interrupted and can't be continued. Send it again.", code="stream_interrupted").fault()
 
 
-def no_attempt_left(job: Job, model: Model | None, now_ms: int) -> Fault:
-    """Why no further provider call may be made for this job."""
+def no_attempt_left(job: Job, has_model: bool, now_ms: int) -> Fault:
+    """Why no further provider call may be made for this job. `has_model`: its model is there, with a deployment."""
     if too_late(job, now_ms):
         return past_deadline(job)
-    if model is None or not model.deployments:
+    if not has_model:
         return no_model(job)
-    return InternalError(f"The request was begun {MAX_ATTEMPTS} times without an end and was put aside as {job.id}.").fault()
+    return InternalError(f"The request was begun too often without an end and was put aside as {job.id}.").fault()
 
 
 def no_model(job: Job) -> Fault:
     return ModelNotFound(f"The model `{job.model}` does not exist or has no deployment.", param="model").fault()
+
+
+def capped(job: Job, deployment: Deployment) -> JsonObject:
+    """The body as a provider gets it: with the policy's cap of the answer, where the request names none itself."""
+    cap = job.policy.max_output_tokens
+    if cap is None or job.api is not Api.CHAT or job.body.get("max_completion_tokens") or job.body.get("max_tokens"):
+        return job.body
+    # Reasoning models of OpenAI's refuse the older name, and few others know the newer one.
+    return job.body | {"max_completion_tokens" if deployment.provider in _NEWER_NAME else "max_tokens": cap}
+
+
+_NEWER_NAME = frozenset({"openai", "azure"})

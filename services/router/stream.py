@@ -12,7 +12,7 @@ from schemas.reply import Delta, Event, Opened, Served
 from services.router.answers import NoAnswer, read_event
 from services.router.books import Call
 from services.router.providers.base import DONE, ProviderFailure
-from services.router.providers.failures import unavailable
+from services.router.providers.failures import content_refused, unavailable
 
 KEPT_BYTES = 64 * 1024
 """A longer stream is not kept for the cache."""
@@ -39,6 +39,7 @@ class Relay:
         self._held: list[str] = []
         self._acks: deque[Awaitable[object]] = deque()
         self._finished = False
+        self._refused = False
         self._kept: list[str] | None = [] if job.keep_s or (job.cache.write and job.cache.key) else None
         self._most = STORED_BYTES if job.keep_s else KEPT_BYTES
         self._kept_bytes = 0
@@ -55,6 +56,8 @@ class Relay:
         says_something = False
         for data in batch:
             says_something |= self._read(data)
+        if self._refused and self._call.refusable and not self.opened:
+            raise content_refused(self._call.deployment.id)
         if not self._wanted():
             self._held = []
         if self._held and (says_something or self.opened):
@@ -86,6 +89,7 @@ class Relay:
         call.usage = reading.usage or call.usage
         call.service_tier = reading.service_tier or call.service_tier
         self._finished |= reading.finished
+        self._refused |= reading.refused
         if reading.text:
             call.text.append(reading.text)
         if not reading.usage_only or self._job.include_usage:
@@ -122,7 +126,7 @@ class Relay:
     def _served(self) -> Served:
         job, call = self._job, self._call
         return Served(
-            model=job.model,
+            model=call.model,
             deployment=call.deployment.id,
             cache=job.cache.status,
             verdict=job.verdict,

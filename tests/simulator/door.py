@@ -85,7 +85,7 @@ class Door:
         )
         try:
             if job.keep_s:
-                await admit(self._redis, [], keeping)
+                await admit(self._redis, keeping=keeping)
         except RedisUnavailable:
             return False
         return True

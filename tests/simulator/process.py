@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import partial
 from random import Random
 
+from infra.estimates import Estimator
 from infra.kafka.carriage import Carriage, Delivery, Finish, Forward, Handler, Outcome
 from infra.kafka.delay import Delays, waiting_jobs
 from infra.kafka.log import Source
@@ -16,7 +17,7 @@ from infra.kafka.stage import Stage
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
 from infra.redis.jobs import JobRecords
-from infra.redis.quota import take
+from infra.redis.quota import correct, take
 from infra.redis.tickets import Tickets
 from infra.telemetry.spans import Tracing
 from schemas.completion import completion_of
@@ -33,9 +34,10 @@ from services.router.handler import Router
 from services.router.health import Health
 from services.router.leases import Running
 from services.router.places import Places
+from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
-from services.router.strategies.weighted import Weighted
+from services.router.strategies.composite import Strategies
 from tests.fakes.jobs import SIGNER
 from tests.simulator.chaos import LIFE, Chaos, Life
 from tests.simulator.provider import Ledger, SimProvider
@@ -104,6 +106,7 @@ class Process:
         records, dispatcher = self._records("router"), self._dispatcher()
         self.running = Running(records)
         post, provider = self._post("router"), SimProvider(self._ledger, self.life, self._chaos)
+        purse = Purse(self._table, self._redis, Estimator(self._table, PriceBook()), self._chaos.now_ms)
         sender = Sender(
             provider_of=lambda _: provider,
             post=post,
@@ -113,19 +116,21 @@ class Process:
             clock=self._chaos.now_ms,
             tracing=_TRACING,
             dispatcher=dispatcher,
+            purse=purse,
         )
         self._delays = Delays(
             "delay", delay_topic, self._source, lambda delay: waiting_jobs(delay, post, self._files, SIGNER, self._chaos.now_ms)
         )
-        router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, self._chaos.now_ms)
+        router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, purse, self._chaos.now_ms)
         return router.handle
 
     def _dispatcher(self) -> Dispatcher:
         health, clock = Health(), self._chaos.now_ms
         places = Places(health, clock)
-        quotas = Quotas(partial(take, self._redis), places, clock)
+        quotas = Quotas(partial(take, self._redis), partial(correct, self._redis), places, clock)
         gates = Gates(lambda _: None, quotas.share, _BOOKS.input_usd_per_mtok)
-        return Dispatcher(health, places, quotas, gates, clock, self._chaos.chance.random, Weighted())
+        strategies = Strategies(places.busy, _BOOKS.usd_of_the_same, clock)
+        return Dispatcher(health, places, quotas, gates, clock, self._chaos.chance.random, strategies)
 
     async def start(self) -> None:
         """Returns when all stages have joined, or when the process has died meanwhile."""

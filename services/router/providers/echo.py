@@ -8,11 +8,11 @@ from itertools import cycle, islice
 
 from pydantic_core import to_json
 
+from infra import tokens
 from schemas.base import JsonObject
 from schemas.control import EchoSettings
 from schemas.errors import InvalidRequest
 from schemas.job import Api
-from services.router import tokens
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
 from services.router.providers.failures import unavailable
 from services.router.strategies.base import Chance

@@ -4,18 +4,26 @@ import email.utils
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import cast
+from typing import Literal, cast
 
 from pydantic_core import from_json
 
 from infra.telemetry.logs import scrub
 from schemas.base import JsonObject
-from schemas.errors import Fault, ProviderError, RateLimited
+from schemas.errors import ContentBlocked, Fault, ProviderError, RateLimited
 from services.router.providers.base import Kind, ProviderFailure
 
 PASSED_ON = frozenset({400, 404, 413, 415, 422})
 """Statuses that are the caller's business: passed on, with the provider's own words."""
 
+Why = Literal["failed", "context", "content"]
+"""Why a job goes on to another model: this one fails, its context is too short for the prompt, or it won't touch the content."""
+
+_CALLERS_OWN = PASSED_ON - {404}
+_CONTEXT = frozenset({"context_length_exceeded"})
+_CONTENT = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_CONTEXT_WORDS = ("maximum context length", "context length is", "prompt is too long", "context window", "exceed context limit")
+_CONTENT_WORDS = ("content management policy", "content_policy_violation", "violating our usage policy", "safety system")
 _CREDENTIAL = frozenset({401, 402, 403})
 _TRANSIENT = frozenset({408, 409, 425})
 _MOST_WORDS = 2000
@@ -43,6 +51,31 @@ def unavailable(deployment: str, what: str, *, http_status: int | None = None, b
     """The failure of a deployment that can't be reached, or doesn't answer as it should; `what` ends the sentence."""
     fault = ProviderError(f"The provider of deployment {deployment} {what}.").fault()
     return ProviderFailure("unavailable", fault, http_status=http_status, billable=billable)
+
+
+def content_refused(deployment: str) -> ProviderFailure:
+    """The failure of a call that was answered, and billed, with nothing but that the content was filtered."""
+    error = ContentBlocked(f"The provider of deployment {deployment} refused to answer: its content filter stopped it.")
+    fault = error.fault().model_copy(update={"owner": "provider"})
+    return ProviderFailure("final", fault, http_status=200, billable=True)
+
+
+def leads_to(failure: ProviderFailure) -> Why | None:
+    """Why another model may be asked after this failure; None where the request itself is wrong, and would be anywhere.
+
+    Not all providers give OpenAI's codes, so a 400 is known by its words too.
+    """
+    fault = failure.fault
+    if fault.status == 400 and (fault.code in _CONTEXT or _says(fault, _CONTEXT_WORDS)):
+        return "context"
+    if fault.status == 400 and (fault.code in _CONTENT or _says(fault, _CONTENT_WORDS)):
+        return "content"
+    return None if failure.kind == "final" and fault.status in _CALLERS_OWN else "failed"
+
+
+def _says(fault: Fault, words: tuple[str, ...]) -> bool:
+    said = fault.message.lower()
+    return any(word in said for word in words)
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -10,7 +10,7 @@ Chance = Callable[[], float]
 
 
 class Strategy(Protocol):
-    """Chooses among the deployments of a model that may be asked now. Pure: chance comes in as an argument."""
+    """Chooses among the deployments of a model that may be asked now. Chance comes in as an argument, all else by callables."""
 
     def choose(self, deployments: Sequence[Deployment], chance: Chance) -> Deployment:
         """One of `deployments`, which is not empty."""

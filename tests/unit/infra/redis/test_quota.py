@@ -1,41 +1,50 @@
-"""A provider's quota of requests per minute, by its own script: interactive's reserve, batch's tenth, never more than it is."""
+"""A provider's quota of calls and tokens, by its own script: interactive's reserve, batch's tenth, never more than it is."""
 
 from collections import Counter
-from typing import cast
+from collections.abc import Coroutine
+from typing import TypeVar, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.redis.quota import MINUTE_MS, Taken, take
+from infra.redis.quota import MINUTE_MS, Taken, Wish, correct, take
+from schemas.control import Deployment
 from schemas.topics import Lane
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis import LuaRedis
 
+T = TypeVar("T")
 INTERACTIVE, BATCH = Lane.INTERACTIVE, Lane.BATCH
+
+
+def at_once(asking: Coroutine[None, None, T]) -> T:
+    """The Redis in this process answers without waiting: no loop is needed, which would take most of the time."""
+    try:
+        asking.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    raise AssertionError("it waited")
 
 
 class Bench:
     """A quota at a time that the test chooses."""
 
-    def __init__(self, rpm: int) -> None:
+    def __init__(self, rpm: int | None = None, tpm: int | None = None) -> None:
         self.clock = FakeClock()
-        self.rpm = rpm
+        self.deployment = Deployment(id="d1", provider="openai", model="real-model", rpm=rpm, tpm=tpm)
         self._redis = LuaRedis(self.clock)
 
-    def ask(self, lane: Lane) -> Taken:
-        asking = take(self._redis, "d1", self.rpm, lane)
-        try:
-            asking.send(None)
-        except StopIteration as done:
-            # The Redis in this process answers without waiting: no loop is needed, which would take most of the time.
-            return cast("Taken", done.value)
-        raise AssertionError("it waited")
+    def ask(self, lane: Lane, tokens: int = 0, team: str = "team") -> Taken:
+        return at_once(take(self._redis, self.deployment, Wish(lane, team, tokens=tokens)))
 
-    def drain(self, lane: Lane) -> int:
+    def correct(self, lane: Lane, charged: int, took: int) -> None:
+        at_once(correct(self._redis, self.deployment, Wish(lane, "team", tokens=charged), took))
+
+    def drain(self, lane: Lane, tokens: int = 0) -> int:
         """How many calls of this lane may be made now."""
         made = 0
-        while not self.ask(lane).wait_ms:
+        while not self.ask(lane, tokens).wait_ms:
             made += 1
         return made
 
@@ -120,3 +129,89 @@ def test_while_batch_saturates_interactive_never_waits_for_a_burst_within_its_re
     bench.clock.move(30_000)
     bench.drain(BATCH)
     assert bench.drain(INTERACTIVE) >= rpm // 4 - 2
+
+
+# Tokens
+
+
+def test_tokens_have_the_same_shares_as_calls() -> None:
+    bench = Bench(tpm=60_000)
+    assert bench.drain(BATCH, 1_000) == 45
+    assert bench.drain(INTERACTIVE, 1_000) == 15
+    assert Bench(tpm=60_000).drain(INTERACTIVE, 1_000) == 54
+
+
+@pytest.mark.parametrize(("rpm", "tpm", "made"), [(20, 60_000, 18), (600, 60_000, 54)])
+def test_a_call_is_charged_to_both_or_to_neither(rpm: int, tpm: int, made: int) -> None:
+    bench = Bench(rpm, tpm)
+    assert bench.drain(INTERACTIVE, 1_000) == made
+    before = bench.ask(INTERACTIVE, 1_000)
+    assert before.full_ms == max(made * MINUTE_MS // rpm, made * MINUTE_MS // 60)
+    for _ in range(10):
+        assert bench.ask(INTERACTIVE, 1_000) == before, "what is refused costs nothing"
+
+
+def test_what_is_larger_than_the_minute_passes_when_nothing_is_in_use() -> None:
+    for lane in Lane:
+        bench = Bench(tpm=60_000)
+        assert bench.ask(INTERACTIVE, 1_000).wait_ms == 0
+        wait_ms = bench.ask(lane, 300_000).wait_ms
+        assert 0 < wait_ms <= 1_112
+        bench.clock.move(wait_ms)
+        assert bench.ask(lane, 300_000) == Taken(0, 5 * MINUTE_MS)
+        assert bench.ask(INTERACTIVE, 1_000).wait_ms > 4 * MINUTE_MS, "and then all wait until it is paid"
+        bench.clock.move(6 * MINUTE_MS)
+        assert bench.ask(lane, 300_000).wait_ms == 0
+
+
+def test_what_a_call_did_not_take_is_given_back_and_what_it_took_beyond_is_charged() -> None:
+    bench = Bench(tpm=60_000)
+    assert bench.ask(INTERACTIVE, 10_000) == Taken(0, 10_000)
+    bench.correct(INTERACTIVE, 10_000, 1_000)
+    assert bench.ask(INTERACTIVE, 1_000) == Taken(0, 2_000)
+    bench.correct(INTERACTIVE, 1_000, 5_000)
+    assert bench.ask(INTERACTIVE, 1_000) == Taken(0, 7_000)
+    bench.clock.move(2 * MINUTE_MS)
+    bench.correct(INTERACTIVE, 60_000, 0)
+    assert bench.ask(INTERACTIVE, 1_000) == Taken(0, 1_000), "no more than a minute is ever there"
+
+
+def test_batch_is_given_its_tenth_back_too() -> None:
+    bench = Bench(tpm=60_000)
+    assert bench.ask(BATCH, 6_000).wait_ms == 0
+    bench.correct(BATCH, 6_000, 0)
+    assert bench.drain(INTERACTIVE, 1_000) == 54
+    assert bench.drain(BATCH, 1_000) == 6
+
+
+def test_batch_gathers_what_is_more_than_its_tenth_while_interactive_takes_all_it_can() -> None:
+    bench, made = Bench(tpm=60_000), Counter[Lane]()
+    bench.drain(INTERACTIVE, 500)
+    for _ in range(30 * 60):
+        bench.clock.move(1_000)
+        made[INTERACTIVE] += 500 * bench.drain(INTERACTIVE, 500)
+        made[BATCH] += 20_000 * (not bench.ask(BATCH, 20_000).wait_ms)
+    assert made[BATCH] >= 0.1 * 60_000 * 30 - 20_000
+    assert made[INTERACTIVE] >= 0.85 * 60_000 * 30
+
+
+TOKENS = st.lists(
+    st.tuples(st.integers(0, 3_000), st.sampled_from(Lane), st.sampled_from("abc"), st.integers(0, 4_000), st.integers(1, 10)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(4_000, 60_000), st.integers(1, 120), TOKENS)
+def test_never_more_tokens_than_a_burst_and_what_came_since(
+    tpm: int, rpm: int, steps: list[tuple[int, Lane, str, int, int]]
+) -> None:
+    bench, calls, tokens, elapsed = Bench(rpm, tpm), 0, 0, 0
+    for pause_ms, lane, team, size, asked in steps:
+        bench.clock.move(pause_ms)
+        elapsed += pause_ms
+        made = sum(not bench.ask(lane, size, team).wait_ms for _ in range(asked))
+        calls, tokens = calls + made, tokens + made * size
+        assert calls <= rpm + rpm * elapsed / MINUTE_MS + 1e-3
+        assert tokens <= tpm + tpm * elapsed / MINUTE_MS + 1

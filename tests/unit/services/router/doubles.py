@@ -11,13 +11,14 @@ from typing import Any, cast
 from pydantic_core import to_json
 
 from infra.clock import Clock
+from infra.estimates import Estimator
 from infra.kafka.carriage import Delivery, Outcome, PutOff
 from infra.kafka.post import Post
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
-from infra.redis.quota import Taken
+from infra.redis.quota import Taken, Wish
 from infra.telemetry.spans import Tracing
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model, Price
@@ -36,10 +37,12 @@ from services.router.health import Health
 from services.router.leases import Running
 from services.router.places import Places
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
+from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
 from services.router.strategies.base import Chance
-from services.router.strategies.weighted import Weighted
+from services.router.strategies.composite import Strategies
+from tests.fakes.redis import LuaRedis
 
 START_MS = 1_800_000_000_000
 GRANTED = Lease("granted", n=1)
@@ -228,13 +231,18 @@ class Bench:
         books = Books(PriceBook())
         self.clock = clock or (lambda: self.now_ms)
         self.quota_waits: deque[int] = deque()
+        self.wishes: list[Wish] = []
         self.charged: Counter[tuple[str, Lane]] = Counter()
+        self.corrected: list[tuple[str, int, int]] = []
         self.reading: Reading | None = None
         self.health = Health()
         self.places = Places(self.health, self.clock)
-        quotas = Quotas(self._charge, self.places, self.clock)
+        quotas = Quotas(self._charge, self._correct, self.places, self.clock)
         gates = Gates(lambda _: self.reading, quotas.share, books.input_usd_per_mtok)
-        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, Weighted())
+        self.strategies = Strategies(self.places.busy, books.usd_of_the_same, self.clock)
+        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, self.strategies)
+        self.redis = LuaRedis(self.clock)
+        purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
         self.sender = Sender(
             provider_of=lambda _: self.provider,
             post=cast("Post", self.post),
@@ -244,8 +252,9 @@ class Bench:
             clock=self.clock,
             tracing=Tracing("router", None),
             dispatcher=self.dispatcher,
+            purse=purse,
         )
-        self.router = Router(self.control, records, self.dispatcher, self.sender, self.running, books, self.clock)
+        self.router = Router(self.control, records, self.dispatcher, self.sender, self.running, books, purse, self.clock)
 
     async def handle(self, given: Job | None = None) -> Outcome:
         return await self.router.handle(given or job(), Delivery("00-" + "1" * 32 + "-" + "2" * 16 + "-00", suspect=False))
@@ -257,10 +266,14 @@ class Bench:
             await asyncio.sleep(max(0, given.not_before_ms - self.clock()) / 1000)
         return outcome
 
-    async def _charge(self, deployment_id: str, rpm: int, lane: Lane) -> Taken:
+    async def _charge(self, deployment: Deployment, wish: Wish) -> Taken:
+        self.wishes.append(wish)
         wait_ms = self.quota_waits.popleft() if self.quota_waits else 0
-        self.charged[deployment_id, lane] += not wait_ms
+        self.charged[deployment.id, wish.lane] += not wait_ms
         return Taken(wait_ms, full_ms=0)
+
+    async def _correct(self, deployment: Deployment, wish: Wish, tokens: int) -> None:
+        self.corrected.append((deployment.id, wish.tokens, tokens))
 
 
 def virtual_clock() -> int:

@@ -3,19 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from infra.kafka.carriage import Finish, PutOff
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Lease
 from infra.redis.quota import Taken
+from schemas.attempt import Attempt
+from schemas.base import JsonObject
 from schemas.control import Model
 from schemas.gates import WindowGate
-from schemas.job import JobStatus
+from schemas.job import Api, Estimate, JobStatus
+from schemas.policy import EffectivePolicy
 from schemas.reply import Failed
 from schemas.topics import Lane
+from schemas.usage import Usage
 from services.router.places import Places
-from services.router.quota import Quotas
+from services.router.quota import Quotas, expected_tokens
 from tests.fakes.clock import in_virtual_time
-from tests.unit.services.router.doubles import START_MS, Bench, Hangs, answer, deployment, job, model, virtual_clock
+from tests.unit.services.router.doubles import START_MS, Bench, Hangs, answer, deployment, failure, job, model, virtual_clock
 
 HOUR_MS = 3_600_000
 BATCH = job(lane=Lane.BATCH, deadline_ms=START_MS + 24 * HOUR_MS)
@@ -23,6 +29,25 @@ BATCH = job(lane=Lane.BATCH, deadline_ms=START_MS + 24 * HOUR_MS)
 
 def bench(*script: object, table: Model | None = None) -> Bench:
     return Bench(*script, table=table, clock=virtual_clock)
+
+
+def chat(text: str, **more: object) -> JsonObject:
+    return {"model": "alias", "messages": [{"role": "user", "content": text}], **more}
+
+
+def attempt(given: int, made: int) -> Attempt:
+    """A call that took so many tokens."""
+    return Attempt(
+        id="att_1",
+        n=1,
+        deployment="d1",
+        provider="openai",
+        provider_model="real-model",
+        started_ms=START_MS,
+        latency_ms=1,
+        status="completed",
+        usage=Usage(input_tokens=given, output_tokens=made, source="provider"),
+    )
 
 
 def seconds() -> float:
@@ -112,9 +137,73 @@ async def test_without_redis_the_provider_knows_its_quota_itself() -> None:
     async def away(*_: object) -> Taken:
         raise RedisUnavailable("away")
 
+    async def correcting_away(*_: object) -> None:
+        raise RedisUnavailable("away")
+
     on = bench()
-    quotas = Quotas(away, Places(on.health, on.clock), on.clock)
-    assert await quotas.charge(deployment(rpm=1), Lane.BATCH) == 0
+    quotas = Quotas(away, correcting_away, Places(on.health, on.clock), on.clock)
+    assert await quotas.charge(deployment(rpm=1), BATCH) == 0
+    quotas.took(deployment(tpm=1), BATCH, attempt(5, 2))
+    await asyncio.sleep(0)
+
+
+@in_virtual_time
+async def test_who_waited_says_so_and_how_long_it_still_does() -> None:
+    on = bench(answer(), table=model(deployment(rpm=60)))
+    on.quota_waits.append(1_500)
+    heavy = EffectivePolicy(version="1", weight=3)
+    assert status(await on.handle(job(policy=heavy))) is JobStatus.COMPLETED
+    assert [(wish.patience_ms, wish.again, wish.weight, wish.team) for wish in on.wishes] == [
+        (2_000, False, 3, "team"),
+        (500, True, 3, "team"),
+    ]
+
+
+# Tokens per minute
+
+
+@in_virtual_time
+async def test_a_call_is_charged_what_it_is_expected_to_take_and_put_right_afterwards() -> None:
+    on = bench(answer(), table=model(deployment(tpm=60_000)))
+    estimated = job(estimate=Estimate(input_tokens=20, output_tokens=80))
+    assert status(await on.handle(estimated)) is JobStatus.COMPLETED
+    assert [wish.tokens for wish in on.wishes] == [100]
+    await asyncio.sleep(0)
+    assert on.corrected == [("d1", 100, 7)]
+
+
+@in_virtual_time
+async def test_a_call_that_failed_is_given_its_tokens_back() -> None:
+    on = bench(failure(), answer(), table=model(deployment("d1", tpm=60_000), deployment("d2")))
+    estimated = job(estimate=Estimate(input_tokens=20, output_tokens=80))
+    assert status(await on.handle(estimated)) is JobStatus.COMPLETED
+    assert on.corrected == [("d1", 100, 0)], "and of a deployment without such a quota nothing is asked"
+
+
+def test_without_an_estimate_the_length_of_what_is_asked_tells() -> None:
+    limited = deployment(tpm=1)
+    assert expected_tokens(limited, job(body=chat("x" * 400, max_tokens=50))) == pytest.approx(150, abs=5)
+    assert expected_tokens(limited, job(body=chat("x" * 400, max_tokens=50, n=3))) == pytest.approx(250, abs=5)
+    bounded = EffectivePolicy(version="1", max_output_tokens=30)
+    assert expected_tokens(limited, job(body=chat("x" * 400), policy=bounded)) == pytest.approx(130, abs=5)
+    assert expected_tokens(limited, job(api=Api.EMBEDDINGS, body={"input": "x" * 400})) == pytest.approx(100, abs=5)
+
+
+@in_virtual_time
+async def test_the_tighter_of_both_quotas_is_what_gates_see() -> None:
+    async def half_in_use(*_: object) -> Taken:
+        return Taken(0, full_ms=30_000)
+
+    async def no_correction(*_: object) -> None:
+        raise AssertionError
+
+    on = bench()
+    quotas = Quotas(half_in_use, no_correction, Places(on.health, on.clock), on.clock)
+    target = deployment(tpm=1_000)
+    assert await quotas.charge(target, job()) == 0
+    assert quotas.share(model(target), on.clock()) == 0.5
+    quotas.took(target, job(estimate=Estimate(input_tokens=5, output_tokens=2)), attempt(5, 2))
+    await asyncio.sleep(0)
 
 
 # Calls at once

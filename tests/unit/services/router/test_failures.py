@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.router.providers.failures import refused, retry_after_s
+from services.router.providers.failures import Why, content_refused, leads_to, refused, retry_after_s, unavailable
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 SECRET = "sk-provider-CANARY-1234567890"
@@ -78,3 +78,32 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
 def test_a_throttled_caller_is_told_when_to_come_again() -> None:
     fault = refused(429, {"retry-after": "6.2"}, b"", "d1", None, NOW).fault
     assert (fault.retry_after_s, fault.should_retry, fault.type) == (7, True, "requests")
+
+
+AZURE = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+LEADS: list[tuple[int, str, Why | None]] = [
+    (400, ERROR, "context"),
+    (400, '{"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}}', "context"),
+    (400, '{"message": "x", "error": "This model\'s maximum context length is 4096 tokens"}', "context"),
+    (400, '{"error": {"message": "no", "code": "content_filter"}}', "content"),
+    (400, f'{{"error": {{"message": "{AZURE}"}}}}', "content"),
+    (400, '{"error": {"message": "messages is missing", "param": "messages"}}', None),
+    (413, "", None),
+    (415, "", None),
+    (422, "", None),
+    (404, "", "failed"),
+    (401, ERROR, "failed"),
+    (429, ERROR, "failed"),
+    (500, ERROR, "failed"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), LEADS)
+def test_why_another_model_may_be_asked(status: int, body: str, expected: Why | None) -> None:
+    assert leads_to(refused(status, {}, body.encode(), "d1", SECRET, NOW)) == expected
+
+
+def test_what_is_no_status_leads_on_too() -> None:
+    assert leads_to(unavailable("d1", "did not answer in time")) == "failed"
+    assert leads_to(content_refused("d1")) == "content"
+    assert content_refused("d1").billable

@@ -5,7 +5,7 @@ import pytest
 from services.router import policy
 from services.router.policy import Situation, wait_s
 from services.router.providers.base import Kind
-from tests.unit.services.router.doubles import START_MS, deployment, job, model
+from tests.unit.services.router.doubles import START_MS, deployment, job
 
 
 def situation(
@@ -16,8 +16,11 @@ def situation(
     retry_after_s: float | None = None,
     retrying: int = 0,
     running: int = 1,
+    most: int = 3,
+    retries: int | None = None,
+    fallback: bool = False,
 ) -> Situation:
-    return Situation(kind, attempts, rest_s, other, retry_after_s, 0.5, retrying, running)
+    return Situation(kind, attempts, rest_s, other, retry_after_s, 0.5, retrying, running, most, retries, fallback)
 
 
 CASES: list[tuple[str, Situation, float | None]] = [
@@ -37,6 +40,13 @@ CASES: list[tuple[str, Situation, float | None]] = [
     ("a fifth of many", situation(retrying=19, running=100), 0.1),
     ("no more than a fifth of many", situation(retrying=20, running=100), None),
     ("another deployment is no retry", situation(retrying=20, running=100, other=True), 0.0),
+    ("with a fallback: another deployment first", situation(other=True, fallback=True), 0.0),
+    ("with a fallback: not the same one", situation(fallback=True), None),
+    ("with a fallback: the last call is its", situation(attempts=2, other=True, fallback=True), None),
+    ("with a fallback: but if the model says so", situation(retries=1, fallback=True), 0.1),
+    ("no retry left", situation(retries=0, other=True), None),
+    ("as many as the model says", situation(attempts=5, retries=1, most=7), 2.0 * 0.5),
+    ("as few as the caller may", situation(attempts=1, most=1, retries=4, other=True), None),
 ]
 
 
@@ -53,7 +63,7 @@ def test_rest_leaves_time_for_the_answer() -> None:
 def test_a_note_is_understood_again() -> None:
     target = deployment("eu west/1")
     notes = (policy.note(target, START_MS), "", "x y")
-    first, second, third = policy.unknown_attempts(job(), model(target), notes, START_MS + 9)
+    first, second, third = policy.unknown_attempts(job(), {target.id: target}, notes, START_MS + 9)
     assert (first.deployment, first.provider, first.provider_model, first.started_ms) == (
         "eu west/1",
         "openai",

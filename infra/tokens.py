@@ -16,6 +16,12 @@ from schemas.job import Api
 _PER_MESSAGE = 3
 _PRIMING = 3
 
+# A picture of 2,048 by 768 pixels has eight tiles, of 170 tokens each and 85 for the whole.
+_LOW_DETAIL, _HIGH_DETAIL = 85, 1445
+# MP3 of 16 kbit/s, ten tokens a second, in base64.
+_AUDIO_CHARACTERS_A_TOKEN = 266
+_FILE_CHARACTERS_A_TOKEN = 4
+
 
 class _Tokenizer(Protocol):
     def count(self, text: str) -> int: ...
@@ -55,6 +61,41 @@ def prompt_tokens(api: Api, body: JsonObject) -> int:
         return 0
     tools = count(to_json(body["tools"]).decode()) if body.get("tools") else 0
     return _PRIMING + tools + sum(_PER_MESSAGE + count(text) for text in map(message_text, messages))
+
+
+def length(body: JsonObject) -> int:
+    """About how many characters of text a request has, without writing it down."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        return sum(len(message_text(message)) for message in messages)
+    given = body.get("input")
+    return sum(len(part) if isinstance(part, str | list) else 1 for part in given) if isinstance(given, list) else len(str(given))
+
+
+def media_tokens(body: JsonObject) -> int:
+    """The most that pictures, sound and files in the messages may count, by OpenAI's formulas (docs, "Images and vision")."""
+    messages = body.get("messages")
+    return sum(map(_part_tokens, _parts(messages))) if isinstance(messages, list) else 0
+
+
+def _parts(messages: Sequence[object]) -> Iterator[JsonObject]:
+    for message in messages:
+        content = cast("JsonObject", message).get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, dict))
+
+
+def _part_tokens(part: JsonObject) -> int:
+    match part.get("type"):
+        case "image_url":
+            image = part.get("image_url")
+            return _LOW_DETAIL if isinstance(image, dict) and image.get("detail") == "low" else _HIGH_DETAIL
+        case "input_audio":
+            return len(str(part.get("input_audio"))) // _AUDIO_CHARACTERS_A_TOKEN
+        case "file":
+            return len(str(part.get("file"))) // _FILE_CHARACTERS_A_TOKEN
+        case _:
+            return 0
 
 
 def message_text(message: object) -> str:

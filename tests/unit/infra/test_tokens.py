@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra import tokens
 from schemas.base import JsonObject
 from schemas.job import Api
-from services.router import tokens
 
 CASES: list[tuple[Api, JsonObject, int]] = [
     (Api.CHAT, {"messages": [{"role": "user", "content": "hello world"}]}, 3 + 3 + 3),

@@ -1,0 +1,166 @@
+"""Money of batch jobs is held when they are sent out, not for the day that they may wait; streams ask for more as they flow."""
+
+import logging
+
+from infra import hierarchy, tokens
+from infra.charging import LEASE_GRACE_MS, Account, refusal
+from infra.clock import Clock
+from infra.estimates import Estimator
+from infra.kafka.table import ControlTable
+from infra.redis import ledger
+from infra.redis.admission import Admitted, Charge, Closed, NoRoom, OverBudget, admit
+from infra.redis.client import Redis, RedisUnavailable
+from infra.telemetry import metrics
+from schemas.errors import BudgetExceeded, Fault, SluiceError, Unavailable
+from schemas.job import Estimate, Job
+from schemas.topics import Lane
+from services.router import parking
+from services.router.parking import Later, Moment
+
+log = logging.getLogger(__name__)
+
+_MOST_ACCOUNTS = 20_000
+_LEAST_MORE = 256
+"""Tokens that a stream asks for at once, at least."""
+
+
+class Purse:
+    """What jobs may spend, as the budgets stand now."""
+
+    def __init__(self, table: ControlTable, redis: Redis, estimator: Estimator, clock: Clock) -> None:
+        self._table, self._redis, self._estimator, self._clock = table, redis, estimator, clock
+        self._accounts: dict[tuple[str, ...], Account] = {}
+        self._version = -1
+
+    async def hold(self, job: Job, now: Moment) -> bool | Later | Fault:
+        """Holds what a batch job may cost, and its places: whether that is new, for what is delivered again holds what it held.
+
+        Or until when the job waits, or why it never may be sent out.
+        """
+        account = self._account(job)
+        allowances, rooms = account.allowances(now.now_ms), account.rooms()
+        if job.lane is not Lane.BATCH or not (allowances or rooms):
+            return False
+        try:
+            estimate = await self._estimate(job, account, now.now_ms)
+        except SluiceError as error:
+            return error.fault()
+        charge = Charge(
+            rooms=rooms,
+            allowances=allowances,
+            tokens=estimate.input_tokens + estimate.output_tokens,
+            usd_nano=estimate.usd_nano,
+            lease_ms=job.deadline_ms - now.now_ms + LEASE_GRACE_MS,
+        )
+        try:
+            decision = await admit(self._redis, charge, job_id=job.id)
+        except RedisUnavailable as error:
+            log.warning("what %s may cost can't be held: %s", job.id, error)
+            decision = Closed()
+        match decision:
+            case Admitted():
+                return not decision.again
+            case OverBudget() | NoRoom() | Closed():
+                fault = refusal(decision, charge, account, now.now_ms).fault()
+                until_ms = _until_ms(decision, charge, account, now.now_ms)
+                return parking.without_budget(job, until_ms, now) or fault
+            case _:
+                raise AssertionError(f"nobody is {decision} here")
+
+    async def give_back(self, job: Job) -> None:
+        """It is not sent out now: nothing is held for it any more."""
+        if job.lane is not Lane.BATCH:
+            return
+        try:
+            await ledger.release(self._redis, job.id)
+        except RedisUnavailable as error:
+            log.warning("what is held for %s is given back at the end of its lease: %s", job.id, error)
+
+    def meter(self, job: Job) -> "Meter | None":
+        """For a stream whose end nobody knows; None where nothing is held for it."""
+        if job.estimate is None or not self._account(job).allowances(self._clock()):
+            return None
+        return Meter(self, job)
+
+    async def more(self, job: Job, output_tokens: int) -> bool:
+        """Holds so many more tokens of an answer; False if they don't fit. While Redis is away an answer goes on."""
+        now_ms, model = self._clock(), self._table.models.get(job.model)
+        try:
+            nano = self._estimator.output_usd_nano(model, job.policy, output_tokens, now_ms) if model else 0
+            allowances = self._account(job).allowances(now_ms)
+            return await ledger.extend(self._redis, job.id, allowances, output_tokens, nano)
+        except (RedisUnavailable, SluiceError) as error:
+            log.warning("%s goes on although nothing more can be held for it: %s", job.id, error)
+            return True
+
+    async def _estimate(self, job: Job, account: Account, now_ms: int) -> Estimate:
+        """As admission made it, unless a budget was set since then."""
+        money = account.needs_money(now_ms)
+        if job.estimate is not None and (job.estimate.usd_nano or not money):
+            return job.estimate
+        model = self._table.models.get(job.model)
+        if model is None:
+            raise Unavailable(f"The model `{job.model}` is gone.")
+        return await self._estimator.estimate(job.api, job.body, model, job.policy, now_ms, money=money)
+
+    def _account(self, job: Job) -> Account:
+        if self._version != self._table.version or len(self._accounts) > _MOST_ACCOUNTS:
+            self._version = self._table.version
+            self._accounts.clear()
+        caller = job.caller
+        place = (caller.organization, caller.team, caller.project, caller.environment, caller.key_id, caller.user)
+        found = self._accounts.get(place)
+        if found is None:
+            organization = self._table.organizations.get(caller.organization)
+            zone = organization.time_zone if organization else "UTC"
+            found = self._accounts[place] = Account(hierarchy.levels(self._table, caller), zone)
+        return found
+
+
+class Meter:
+    """Counts a stream as it flows."""
+
+    def __init__(self, purse: Purse, job: Job) -> None:
+        assert job.estimate is not None
+        self._purse, self._job = purse, job
+        self._held = job.estimate.output_tokens
+        self._seen = 0
+        self._counted = 0
+
+    async def flowed(self, text: list[str]) -> None:
+        """`text`: all that has been generated. Raises OutOfBudget when no more of it is held, and none can be."""
+        self._counted += tokens.count("".join(text[self._seen :]))
+        self._seen = len(text)
+        while self._counted > self._held:
+            more = max(_LEAST_MORE, self._held // 2)
+            if not await self._purse.more(self._job, more):
+                metrics.BUDGET_CUTS.inc()
+                raise OutOfBudget
+            self._held += more
+
+
+class OutOfBudget(Exception):
+    """A stream was cut, because its budget has nothing left for what still comes."""
+
+    @property
+    def fault(self) -> Fault:
+        return BudgetExceeded(
+            "Budget exceeded: this answer was cut, because nothing is left for the rest of it. Give max_tokens to have that "
+            "checked before the answer begins."
+        ).fault()
+
+
+def _until_ms(refused: OverBudget | NoRoom | Closed, charge: Charge, account: Account, now_ms: int) -> int | None:
+    """When to look again; None: this budget never has enough for the job."""
+    match refused:
+        case OverBudget(allowance=allowance, unit=unit, spent=spent):
+            limit, needed = allowance.usd_nano, charge.usd_nano
+            if unit == "tokens":
+                limit, needed = allowance.tokens, charge.tokens
+            if spent + needed <= (limit or 0):
+                # What is held for others is in the way, and much of that comes back.
+                return now_ms + 1_000
+            line = next(line for line in account.lines(now_ms) if line.allowance == allowance)
+            return line.span.ends_ms if needed <= (limit or 0) else None
+        case _:
+            return now_ms + 500

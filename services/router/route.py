@@ -1,0 +1,71 @@
+"""The route of one job: the model that was asked for, then those it falls back on, with deployments that may be asked. Pure."""
+
+from collections.abc import Mapping
+
+from infra.reachable import chain, may_ask
+from schemas.control import Deployment, Model
+from schemas.policy import EffectivePolicy
+from services.router import policy
+from services.router.providers.failures import Why
+
+
+class Route:
+    """Where a job is, and where it may go on. `model` is where it is, with those deployments that its policy lets it ask.
+
+    A model that leads on to others is followed there: a fallback's own fallbacks come before the next one of who led to it. No
+    model comes twice, and one without a deployment to ask is passed over.
+    """
+
+    def __init__(self, models: Mapping[str, Model], asked: Model, rules: EffectivePolicy) -> None:
+        self._models, self._rules = models, rules
+        self._rest: list[str] = []
+        self._seen = {asked.name}
+        self.asked = asked
+        self.model = self._allowed(asked)
+        self.most_calls = policy.most_calls(asked, rules.route)
+        if not self.model.deployments:
+            self.move("failed")
+
+    def ahead(self, why: Why) -> list[Model]:
+        """The models that follow if the present one fails for this reason."""
+        names, seen, found = [*_fallbacks(self.model, why), *self._rest], set(self._seen), list[Model]()
+        while names:
+            name = names.pop(0)
+            if name in seen or name not in self._models:
+                continue
+            seen.add(name)
+            model = self._allowed(self._models[name])
+            if model.deployments:
+                found.append(model)
+            else:
+                names = [*model.fallbacks, *names]
+        return found
+
+    def move(self, why: Why) -> bool:
+        """Goes on to the next model; False if there is none, and the job stays where it is."""
+        following = self.ahead(why)
+        if not following:
+            return False
+        self.model = following[0]
+        self._rest = [model.name for model in following[1:]]
+        self._seen.add(self.model.name)
+        return True
+
+    def known(self) -> dict[str, Deployment]:
+        """All deployments that the job may have been sent to before, by id: policy and table may have changed since."""
+        return {d.id: d for model in chain(self._models, self.asked) for d in model.deployments}
+
+    def _allowed(self, model: Model) -> Model:
+        data, route = self._rules.data, self._rules.route
+        allowed = tuple(d for d in model.deployments if may_ask(d, data, route))
+        return model if len(allowed) == len(model.deployments) else model.model_copy(update={"deployments": allowed})
+
+
+def _fallbacks(model: Model, why: Why) -> tuple[str, ...]:
+    match why:
+        case "failed":
+            return model.fallbacks
+        case "context":
+            return model.context_window_fallbacks
+        case "content":
+            return model.content_policy_fallbacks
