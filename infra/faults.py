@@ -39,7 +39,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     """The handler for whatever an endpoint raises."""
     match error:
         case SluiceError():
-            return error_response(error.fault())
+            return error_response(error.fault(), error.headers)
         case RedisUnavailable():
             log.warning("%s %s: %s", request.method, request.url.path, error)
             fault = Unavailable(

@@ -14,11 +14,15 @@ from schemas.policy import EffectivePolicy, Policy, inherit
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level. `scope` names it in counters, such as `team/fraud`; `version` 0: nobody has written anything there."""
+    """One level. `scope` names it in counters, such as `team/fraud`; `version` 0: nobody has written anything there.
+
+    `by` tells several documents of one level apart: those of a user's groups.
+    """
 
     scope: str
     version: int
     policy: Policy
+    by: str = ""
 
 
 def levels(table: ControlTable, caller: Caller) -> tuple[Level, ...]:
@@ -30,7 +34,7 @@ def levels(table: ControlTable, caller: Caller) -> tuple[Level, ...]:
         (f"project/{team}/{project}", table.projects.get(f"{team}/{project}") if project else None),
         (f"environment/{team}/{project}/{environment}", table.environments.get(f"{team}/{project}/{environment}")),
         (f"key/{caller.key_id}", table.keys.get(caller.key_id)),
-        (f"user/{caller.user}", table.users.get(caller.user)),
+        (f"user/{plain(caller.user)}", table.users.get(caller.user)),
     ]
     named = (True, True, bool(project), bool(environment), bool(caller.key_id), bool(caller.user))
     return tuple(
@@ -39,6 +43,17 @@ def levels(table: ControlTable, caller: Caller) -> tuple[Level, ...]:
         else Level("", 0, Policy())
         for (scope, resource), is_named in zip(asked, named, strict=True)
     )
+
+
+def user_name(table: ControlTable, identity: str, subject: str) -> str:
+    """The user that a person is: by `<provider>:<subject>`; by the subject alone only while there is a single provider, for
+    each may call anybody so."""
+    return identity if identity in table.users or len(table.identity_providers) > 1 else subject
+
+
+def plain(name: str) -> str:
+    """A name that may stand in a list of lines: control characters are written as `%0a`."""
+    return name if name.isprintable() else "".join(c if c.isprintable() else f"%{ord(c):02x}" for c in name)
 
 
 def group_rules(provider: IdentityProvider, groups: Sequence[str]) -> tuple[GroupRule, ...]:

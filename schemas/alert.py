@@ -4,7 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import JsonObject, Message
+from schemas.base import JsonObject, Message, Part
+
+AlertKind = Literal["budget_share", "budget_exhausted", "runaway", "ledger_closed", "ledger_rebuilt", "approval"]
+Severity = Literal["info", "warning", "critical"]
 
 
 class Alert(Message):
@@ -14,9 +17,23 @@ class Alert(Message):
 
     id: str
     at_ms: int
-    what: Literal["budget_share", "budget_exhausted", "runaway", "ledger_closed", "ledger_rebuilt", "approval"]
+    what: AlertKind
     scope: str
     team: str = ""
-    severity: Literal["info", "warning", "critical"] = "warning"
+    severity: Severity = "warning"
     message: str
     facts: JsonObject = Field(default_factory=dict)
+
+
+class RunawayFacts(Part):
+    """The facts of a `runaway` alert. `reason`: a sentence with numbers; `usual_requests_per_minute` 0: not known yet.
+
+    `key_version`: of the key as it stood when it ran away; the key is held only while it still stands so.
+    """
+
+    action: Literal["alert", "throttle", "pause"]
+    pattern: Literal["same_prompt", "requests", "spend"]
+    reason: str
+    key_id: str
+    key_version: int
+    usual_requests_per_minute: float = 0

@@ -4,14 +4,19 @@ SluiceError
 ├── InvalidRequest             400  bad JSON, wrong type; `param` names the field
 │   ├── ContextTooLong         400  context_length_exceeded
 │   ├── ContentBlocked         400  content_filter
+│   ├── Conflict               409  conflict                 (what was to be changed stands otherwise by now)
 │   ├── RequestTooLarge        413  request_too_large
 │   ├── ModelNotFound          404  model_not_found
 │   ├── NotFound               404  not_found
+│   ├── VersionConflict        412  version_conflict         (somebody else has changed it since)
 │   └── RequestTimeout         408  request_timeout          (the body came too slowly)
 ├── InvalidKey                 401  invalid_api_key
 ├── NotAllowed                 403  model_not_allowed, or what is not yours
+│   └── KeyPaused              403  key_paused               (until somebody resumes it)
 ├── IdempotencyKeyReused       422  idempotency_key_reused
 ├── RateLimited                429  rate_limit_exceeded      retry after
+│   └── TokensLimited          429  (type: tokens)
+│       └── TooLarge           429  more than a whole period allows, no retry
 ├── BudgetExceeded             429  budget_exceeded          no retry
 ├── ProviderError              502  provider_error, or the provider's own status and words
 ├── Overloaded                 503  overloaded               retry after
@@ -24,6 +29,7 @@ Statuses, types and codes are those of CONVENTIONS.md, section "Errors". A `Faul
 in replies and completions, and is mapped to HTTP in one place.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import JsonValue
@@ -53,7 +59,7 @@ class Fault(Part):
 
 
 class SluiceError(Exception):
-    """The root. Subclasses fix status, type, code and owner; an instance adds the sentence."""
+    """The root. Subclasses fix status, type, code and owner; an instance adds the sentence, and HTTP headers."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -68,11 +74,13 @@ class SluiceError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
         self._code = code
 
     def fault(self) -> Fault:
@@ -112,6 +120,18 @@ class NotFound(InvalidRequest):
     status, code = 404, "not_found"
 
 
+class Conflict(InvalidRequest):
+    """What was to be changed stands otherwise by now. Asked again, it stands there still."""
+
+    status, code, should_retry = 409, "conflict", False
+
+
+class VersionConflict(InvalidRequest):
+    """Who changes a resource says which version he saw, and another stands."""
+
+    status, code, should_retry = 412, "version_conflict", False
+
+
 class RequestTimeout(InvalidRequest):
     status, code = 408, "request_timeout"
 
@@ -124,6 +144,12 @@ class NotAllowed(SluiceError):
     status, type, code, owner = 403, "permission_error", "model_not_allowed", "caller"
 
 
+class KeyPaused(NotAllowed):
+    """The key runs away, and is held until somebody resumes it."""
+
+    code = "key_paused"
+
+
 class IdempotencyKeyReused(SluiceError):
     status, type, code, owner = 422, "idempotency_error", "idempotency_key_reused", "caller"
 
@@ -132,6 +158,18 @@ class RateLimited(SluiceError):
     """Too many requests or tokens in a minute. `type` is OpenAI's: what ran out."""
 
     status, type, code, owner, should_retry = 429, "requests", "rate_limit_exceeded", "caller", True
+
+
+class TokensLimited(RateLimited):
+    """Too many tokens."""
+
+    type = "tokens"
+
+
+class TooLarge(TokensLimited):
+    """One request alone has more tokens than a whole period allows: no retry helps."""
+
+    should_retry = False
 
 
 class BudgetExceeded(SluiceError):

@@ -3,7 +3,9 @@
 import re
 from typing import Literal
 
-IdPrefix = Literal["job", "att", "team", "key", "evt", "file", "batch", "resp", "org"]
+IdPrefix = Literal[
+    "job", "att", "team", "key", "evt", "file", "batch", "resp", "org", "alert", "apr", "proj", "env", "user", "op"
+]
 
 _TIMESTAMP_HEX_DIGITS = 12
 _OF_A_JOB = re.compile(r"(?:job|resp|batch_req|evt)_([0-9a-f]{32})|att_([0-9a-f]{32})_\d+")

@@ -77,11 +77,15 @@ class GuardPolicy(Part):
 
 
 class CachePolicy(Part):
-    """`ttl_s` in seconds; the namespace (default: the team) says who may share an answer."""
+    """`ttl_s` in seconds; the namespace (default: the team) says who may share an answer.
+
+    `similarity_threshold` (0 to 1): how like a question must be to get the answer of another; None: only equal ones do.
+    """
 
     enabled: bool = True
     ttl_s: int = Field(default=3600, ge=1, le=30 * 86_400)
     namespace: str | None = None
+    similarity_threshold: float | None = Field(default=None, ge=0, le=1)
 
 
 class Limits(Part):
@@ -115,6 +119,10 @@ class Ceiling(Part):
 
     input_usd: Decimal = Field(ge=0)
     output_usd: Decimal = Field(ge=0)
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """What so many tokens are charged."""
+        return self.input_usd * input_tokens + self.output_usd * output_tokens
 
 
 class RunawayPolicy(Part):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter
 
+from schemas.alert import Alert
 from schemas.base import JsonObject
 from schemas.batch import BatchLine, BatchOrder, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.control import RESOURCE, Organization
+from schemas.event import AdminEvent
 from schemas.job import Job
 from schemas.kept import Kept
 from schemas.reply import Reply
@@ -21,7 +23,10 @@ from schemas.webhook import WebhookDelivery
 
 FOLDER = Path(__file__).parent / "published"
 
-MESSAGES = (Job, Reply, Completion, Cancel, BatchLine, BatchResult, BatchOrder, Kept, Ticket, Ended, WebhookDelivery)
+MESSAGES = (
+    *(Job, Reply, Completion, Cancel, BatchLine, BatchResult, BatchOrder, Kept, Ticket, Ended, WebhookDelivery),
+    *(Alert, AdminEvent),
+)
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 

@@ -216,7 +216,7 @@ ALERTS = Topic(
     partitions=1,
     retention_ms=7 * DAY_MS,
     payload="Alert",
-    writers=("accounting",),
+    writers=("accounting", "portal"),
     readers=("portal",),
     what="budget burn, anomalies, provider health",
 )

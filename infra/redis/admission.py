@@ -2,22 +2,71 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from infra.redis.client import Argument, Redis, Script
 
-_ADMIT = Script.load("admit")
+_ADMIT = Script.load("admit", "holds")
+
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 
 MOST_LISTED = 10_000
 """Jobs of a team that can be listed; older ones are still found by their id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """Requests per minute at one level; `scope` says whose, such as `team/fraud`."""
+class Rate:
+    """So many requests, or tokens, in a period of `period_ms` at one level; `scope` says whose, such as `team/fraud`."""
 
     scope: str
-    requests_per_minute: int
+    limit: int
+    unit: Literal["requests", "tokens"] = "requests"
+    period_ms: int = MINUTE_MS
+
+    @property
+    def key(self) -> str:
+        return f"rate:{self.scope}:{self.unit[0]}{self.period_ms // MINUTE_MS}"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """So many jobs open at once at one level."""
+
+    scope: str
+    limit: int
+
+    @property
+    def key(self) -> str:
+        return f"room:{self.scope}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What may be spent at one counter, which belongs to one level and one period. Nano-dollars; None: no limit of that kind.
+
+    `forgotten_ms`: when nobody asks for the counter any more, in unix milliseconds; 0: never.
+    """
+
+    key: str
+    usd_nano: int | None
+    tokens: int | None
+    forgotten_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a job is charged: one request, `tokens` and `usd_nano` at most, a place in each room for `lease_ms` at most.
+
+    `holds` False: the money is held later (batch, when it is sent out); now it is only looked whether any is left.
+    """
+
+    rates: Sequence[Rate] = ()
+    rooms: Sequence[Room] = ()
+    allowances: Sequence[Allowance] = ()
+    tokens: int = 0
+    usd_nano: int = 0
+    lease_ms: int = 0
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +90,55 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """What admission said. `limit` is the one that refused, or else the tightest; times in milliseconds.
+class Standing:
+    """How a rate stands after a request: how much of it is left, and when nothing is in use any more."""
 
-    `wait_ms`: until a refused request may come again, or, if it may wait, until its turn comes.
-    """
-
-    allowed: bool
-    limit: Limit | None
+    rate: Rate
     remaining: int
-    wait_ms: int
     reset_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The request is charged. `wait_ms`: until its turn comes, if it may wait; `again`: its money was held before."""
+
+    wait_ms: int = 0
+    rates: Sequence[Standing] = ()
+    again: bool = False
+
+    def tightest(self, unit: Literal["requests", "tokens"]) -> Standing | None:
+        """The rate of this kind of which the least is left."""
+        return min((s for s in self.rates if s.rate.unit == unit), key=lambda s: s.remaining, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class OverRate:
+    """A rate refused; `wait_ms`: until the request may come again."""
+
+    standing: Standing
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """As many jobs are open as may be."""
+
+    room: Room
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """It doesn't fit: `spent` and `held` for jobs that run, in nano-dollars or tokens."""
+
+    allowance: Allowance
+    unit: Literal["usd", "tokens"]
+    spent: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Redis has lost the counters; until they are counted anew nobody knows what may be spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +150,70 @@ class Attached:
     attached: int
 
 
+Refused = OverRate | NoRoom | OverBudget | Closed
+NOTHING = Charge()
+
+
 async def admit(
-    redis: Redis, limits: Sequence[Limit], keeping: Keeping | None = None, longest_wait_ms: int = 0
-) -> Admission | Attached | None:
+    redis: Redis, charge: Charge = NOTHING, keeping: Keeping | None = None, longest_wait_ms: int = 0, job_id: str = ""
+) -> Admitted | Refused | Attached:
     """Charges one request to every limit, or to none if one refuses, and notes what is to be kept.
 
-    A request that may wait is refused only if its turn would come after `longest_wait_ms`. None if there was nothing to ask.
-    Raises RedisUnavailable.
+    A request that may wait is refused by a rate only if its turn would come after `longest_wait_ms`. Raises RedisUnavailable.
     """
-    if not limits and (keeping is None or not (keeping.claim or keeping.ticket)):
-        return None
-    kept = keeping or Keeping("", 0)
-    keys = [f"rate:{limit.scope}" for limit in limits]
+    kept = keeping or Keeping(job_id, 0)
+    if not (charge.rates or charge.rooms or charge.allowances or kept.claim or kept.ticket):
+        return Admitted()
+    result = cast("list[int | bytes]", await redis.run(_ADMIT, _keys(charge, kept), _arguments(charge, kept, longest_wait_ms)))
+    match result[0]:
+        case 1 | 3:
+            numbers = cast("list[int]", result)
+            standings = [Standing(rate, *numbers[2 * i + 2 : 2 * i + 4]) for i, rate in enumerate(charge.rates)]
+            return Admitted(numbers[1], standings, again=numbers[0] == 3)
+        case 2:
+            return Attached(cast("bytes", result[1]), bool(result[2]), int(result[3]))
+        case _:
+            return _refusal(charge, result)
+
+
+def _keys(charge: Charge, kept: Keeping) -> list[str]:
+    keys = [rate.key for rate in charge.rates]
+    keys += [room.key for room in charge.rooms]
+    keys += [allowance.key for allowance in charge.allowances]
     keys += [kept.claim_key] if kept.claim else []
     keys += [f"ticket:{kept.job_id}"] if kept.ticket else []
     keys += [kept.list_key] if kept.ticket and kept.list_key else []
-    args: list[Argument] = [len(limits), *(limit.requests_per_minute for limit in limits), longest_wait_ms, kept.job_id]
+    return keys
+
+
+def _arguments(charge: Charge, kept: Keeping, longest_wait_ms: int) -> list[Argument]:
+    args: list[Argument] = [len(charge.rates), len(charge.rooms), len(charge.allowances), longest_wait_ms, kept.job_id]
+    args += [charge.tokens, charge.usd_nano, charge.lease_ms, "hold" if charge.holds else "look"]
     args += [kept.claim, kept.claim_ms, int(kept.attaches), kept.ticket, kept.ticket_ms]
     args += [int(bool(kept.list_key)), MOST_LISTED, kept.accepted_ms]
-    result = cast("list[int | bytes]", await redis.run(_ADMIT, keys, args))
-    if result[0] == 2:
-        return Attached(cast("bytes", result[1]), bool(result[2]), int(result[3]))
-    allowed, index, wait_ms, remaining, reset_ms = cast("list[int]", result)
-    return Admission(bool(allowed), limits[index - 1] if index else None, remaining, wait_ms, reset_ms)
+    for rate in charge.rates:
+        args += (rate.limit, rate.period_ms, rate.unit[0])
+    args += [room.limit for room in charge.rooms]
+    for allowance in charge.allowances:
+        args += (_or_none(allowance.usd_nano), _or_none(allowance.tokens), allowance.forgotten_ms)
+    return args
+
+
+def _refusal(charge: Charge, result: Sequence[int | bytes]) -> Refused:
+    what = cast("bytes", result[1])
+    if what == b"closed":
+        return Closed()
+    number = int(result[2]) - 1
+    match what:
+        case b"rate":
+            wait_ms, remaining, reset_ms = cast("Sequence[int]", result[3:6])
+            return OverRate(Standing(charge.rates[number], remaining, reset_ms), wait_ms)
+        case b"room":
+            return NoRoom(charge.rooms[number])
+        case _:
+            unit = "usd" if what == b"usd" else "tokens"
+            return OverBudget(charge.allowances[number], unit, int(result[3]), int(result[4]))
+
+
+def _or_none(number: int | None) -> Argument:
+    return "" if number is None else number

@@ -38,15 +38,16 @@ class RedisUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script from the file `<name>.lua` beside this module."""
+    """A Lua script from the file `<name>.lua` beside this module, with what it shares with others before it."""
 
     name: str
     text: str = field(repr=False)
     sha: str
 
     @classmethod
-    def load(cls, name: str) -> Self:
-        text = files(__package__ or "infra.redis").joinpath(f"{name}.lua").read_text()
+    def load(cls, name: str, *shared: str) -> Self:
+        folder = files(__package__ or "infra.redis")
+        text = "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in (*shared, name))
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

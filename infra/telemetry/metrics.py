@@ -14,6 +14,13 @@ _TOKENS = tuple(float(4**power) for power in range(14))
 ADMITTED = Counter("sluice_jobs_admitted_total", "jobs admitted", ("lane", "door"), registry=REGISTRY)
 REFUSED = Counter("sluice_jobs_refused_total", "requests refused at admission", ("code",), registry=REGISTRY)
 ENDED = Counter("sluice_jobs_ended_total", "jobs ended, by the stage that ended them", ("stage", "status"), registry=REGISTRY)
+LIMITS_DEGRADED = Gauge("sluice_limits_degraded", "1 while limits are approximate, because Redis is away", registry=REGISTRY)
+ADMITTED_UNCHECKED = Counter("sluice_admitted_unchecked_total", "requests admitted by approximate limits", registry=REGISTRY)
+BUDGET_CUTS = Counter("sluice_budget_cuts_total", "streams that were cut because their budget was used up", registry=REGISTRY)
+LEDGER_OPEN = Gauge("sluice_ledger_open", "1 while the counters of budgets can be trusted", registry=REGISTRY)
+HOLDS_SWEPT = Counter(
+    "sluice_holds_swept_total", "reservations whose job died, given back at the end of their lease", registry=REGISTRY
+)
 STAGE_SECONDS = Histogram(
     "sluice_stage_seconds",
     "from taking a record to its effects being acknowledged",

@@ -5,9 +5,10 @@ recorded (a recorded span costs tens of microseconds): the caller's `traceparent
 """
 
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
+from urllib.parse import unquote
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -77,14 +78,25 @@ class Tracing:
             self._provider.shutdown()
 
 
-def open_tracing(service: str, otlp_endpoint: str) -> Tracing:
-    """Tracing that exports to `otlp_endpoint` (OTLP over HTTP), or that only hands the context on if it is empty."""
+def open_tracing(service: str, otlp_endpoint: str, otlp_headers: str = "") -> Tracing:
+    """Tracing that exports to `otlp_endpoint` (OTLP over HTTP), or that only hands the context on if it is empty.
+
+    `otlp_headers` (name=value,name=value; values percent-encoded, as in OTEL_EXPORTER_OTLP_HEADERS) go with each export.
+    """
     if not otlp_endpoint:
         return Tracing(service, None)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    return Tracing(service, BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{otlp_endpoint.rstrip('/')}/v1/traces")))
+    endpoint, headers = f"{otlp_endpoint.rstrip('/')}/v1/traces", dict(_headers(otlp_headers))
+    return Tracing(service, BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, headers=headers or None)))
+
+
+def _headers(written: str) -> Iterator[tuple[str, str]]:
+    for part in written.split(","):
+        name, equals, value = part.partition("=")
+        if equals and name.strip():
+            yield name.strip().lower(), unquote(value.strip())
 
 
 def fresh_traceparent() -> str:

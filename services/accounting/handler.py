@@ -26,6 +26,7 @@ class Accounting:
         self._post = post
         self._files = files
         self._writer = writer
+        self.writing = asyncio.Lock()
 
     async def read(self, record: Incoming) -> Bill | None:
         """The rows of a completion; None for what can't be billed, which goes to the dead letters."""
@@ -39,7 +40,8 @@ class Accounting:
     async def write(self, plan: Plan, bills: Sequence[Bill]) -> None:
         """Writes a block. Waits for as long as ClickHouse is away; raises ClickHouseRejected."""
         filled = await asyncio.to_thread(tables, bills)
-        await self._writer.write(plan, filled)
+        async with self.writing:
+            await self._writer.write(plan, filled)
         metrics.ROWS.labels("usage").inc(len(bills))
         metrics.ROWS.labels("attempts").inc(sum(len(one.attempts) for one in bills))
 

@@ -89,6 +89,7 @@ def _usage_row(completion: Completion, offset: int) -> Row:
         "ended": completion.ended_ms,
         "ended_by": completion.ended_by,
         "steps": [(step.stage, step.at_ms) for step in completion.steps],
+        "identity": caller.identity,
     }
 
 

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 from starlette.routing import BaseRoute, Route
 
+from infra.estimates import Estimator
 from infra.kafka.inbox import Inbox
 from infra.kafka.stage import Stage
+from infra.oidc.tokens import IdentityTokens
 from infra.platform import Platform
+from infra.prices import PriceBook
 from schemas.job import Api
 from schemas.topics import Lane, door_topic
 from services.ingress.answers import Answers
@@ -34,11 +37,14 @@ class Ingress:
             platform.kafka, platform.redis, platform.files, f"ingress-{platform.owner}", platform.settings.max_waiting
         )
         self._webhooks = Webhooks(platform)
-        admissions = Admissions(platform, self._webhooks.check_target)
+        providers = platform.control.table.identity_providers
+        self._identity_tokens = IdentityTokens(lambda: list(providers.values()), platform.clock)
+        self._estimator = Estimator(platform.control.table, PriceBook())
+        admissions = Admissions(platform, self._webhooks.check_target, self._identity_tokens, self._estimator)
         self._answers = Answers(platform, self._inbox, post, platform.records(self.name))
         completions = Completions(platform, admissions, self._answers)
         jobs = Jobs(platform, admissions, self._answers)
-        models = Models(admissions, platform.control.table)
+        models = Models(admissions, platform.control.table, platform.clock)
         tokens = Tokens(admissions, platform.tokens, platform.clock)
         self._batches = BatchService(platform, admissions, post, self._webhooks.check_target)
         door = Door(platform, admissions, platform.tokens, post)
@@ -62,6 +68,7 @@ class Ingress:
         ]
 
     async def start(self) -> None:
+        self._estimator.start()
         await self._webhooks.start()
         await self._inbox.start()
         await self._stage.start()
@@ -82,6 +89,8 @@ class Ingress:
         await self._webhooks.stop()
         await self._answers.stop()
         await self._inbox.stop()
+        await self._identity_tokens.close()
+        await self._estimator.stop()
 
 
 def build(platform: Platform) -> Ingress:

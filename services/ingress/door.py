@@ -16,13 +16,13 @@ from infra.platform import Platform
 from infra.telemetry import metrics, spans
 from schemas.base import JsonObject
 from schemas.batch import URL_TO_API, BatchLine, BatchResponse, BatchResult
-from schemas.errors import InvalidKey, InvalidRequest, SluiceError, Unavailable
+from schemas.errors import InvalidKey, InvalidRequest, NotAllowed, SluiceError, Unavailable
 from schemas.ids import uuid7_hex
 from schemas.job import ReplyTo
 from schemas.topics import Lane
 from services.ingress import policy
 from services.ingress.handler import Admissions, Request, refused
-from services.ingress.policy import Identity
+from services.ingress.identities import Identity
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class Door:
             return Poison("invalid_token", "the job token is not ours or has expired: mint one with POST /v1/job_tokens")
         try:
             return self._admissions.identify_by_id(claims.key_id)
+        except NotAllowed as error:
+            return Poison("key_not_allowed", error.message)
         except InvalidKey:
             return Poison("revoked_key", "the virtual key that the job token was minted from is gone")
 

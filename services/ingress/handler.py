@@ -1,38 +1,43 @@
 """admit(request) -> Job: the same admission for every door."""
 
+import asyncio
+import hashlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
+from infra import charging
 from infra.clock import new_id
-from infra.credentials import key_hash, well_formed
+from infra.estimates import Estimator
 from infra.kafka.shards import partitions_of
 from infra.platform import Platform
-from infra.redis.admission import Admission, Attached, Keeping, Limit, admit
+from infra.redis import admission
+from infra.redis.admission import Attached, Charge, Keeping, NoRoom, admit
 from infra.redis.client import RedisUnavailable
 from infra.redis.listing import list_key
 from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.errors import (
     DeadlineExceeded,
-    InvalidKey,
     InvalidRequest,
     Overloaded,
     RateLimited,
     SluiceError,
     Unavailable,
 )
-from schemas.job import Api, CacheRequest, Job, Labels, ReplyTo
+from schemas.job import Api, CacheRequest, Estimate, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.policy import EffectivePolicy, WebhookPolicy
 from schemas.ticket import ticket_of
 from schemas.topics import ROUTER, Lane
 from services.ingress import policy
+from services.ingress.degraded import Degraded
 from services.ingress.idempotency import Claim, Repeatable, the_same
-from services.ingress.policy import Identity
+from services.ingress.identities import Credentials, Identities, Identity, Verifier
 
 _RESUME_MS = 60_000
 """How long after its deadline a stream can still be read again."""
@@ -40,7 +45,13 @@ _RESUME_MS = 60_000
 _TAGS = ("list[", "constrained-")
 """How pydantic names the alternatives of a union among the members of a path."""
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.1
+"""Between two looks for a free place: a completion frees one within 10 ms."""
+
+_MOST_IN_LINE = 4096
+
 B = TypeVar("B", bound=BaseModel)
+Decision = admission.Admitted | admission.Refused | Attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +77,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An admitted job, and what the rate limiter said if there is a limit."""
+    """An admitted job, and how its rates stand."""
 
     job: Job
-    rate: Admission | None
+    rates: Sequence[admission.Standing] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +106,23 @@ CheckWebhook = Callable[[str, WebhookPolicy], Awaitable[None]]
 class Admissions:
     """Decides about requests, and makes jobs of them."""
 
-    def __init__(self, platform: Platform, check_webhook: CheckWebhook) -> None:
+    def __init__(self, platform: Platform, check_webhook: CheckWebhook, tokens: Verifier, estimator: Estimator) -> None:
         self._platform = platform
         self._check_webhook = check_webhook
         self._table = platform.control.table
-        self._identities: dict[str, tuple[Identity, EffectivePolicy]] = {}
-        platform.control.watch(self._identities.clear)
+        self._identities = Identities(self._table, tokens, platform.clock, platform.settings.trusted_proxies)
+        self._estimator = estimator
+        self._degraded = Degraded(platform.clock)
+        self._in_line = 0
+        platform.control.watch(self._identities.forget)
 
-    def identify(self, secret: str) -> Identity:
-        """Who holds this virtual key. Raises InvalidKey."""
-        key = self._table.keys_by_hash.get(key_hash(secret)) if well_formed(secret) else None
-        return self.identify_by_id(key.id if key else "")
+    async def identify(self, given: Credentials) -> Identity:
+        """Who asks. Raises InvalidKey, NotAllowed."""
+        return await self._identities.find(given)
 
     def identify_by_id(self, key_id: str) -> Identity:
-        """Who holds the key with this id. Raises InvalidKey."""
-        known = self._identities.get(key_id)
-        if known is not None:
-            return known[0]
-        key = self._table.keys.get(key_id)
-        team = self._table.teams.get(key.team) if key and not key.revoked else None
-        organization = self._table.organizations.get(team.organization) if team else None
-        if key is None or team is None or organization is None:
-            raise InvalidKey("Incorrect API key provided. Ask your platform team for a virtual key (it begins with sk-sl-).")
-        identity = Identity(organization, team, key)
-        # Bounded by the control table, and forgotten whenever that changes.
-        self._identities[key_id] = (identity, identity.policy())
-        return identity
+        """Who holds the key with this id. Raises InvalidKey, NotAllowed."""
+        return self._identities.of_key_id(key_id)
 
     async def admit(self, identity: Identity, request: Request, reply_to: ReplyTo, job_id: str = "") -> Admitted:
         """Checks a request that can't be a repetition, charges the caller's limits, and makes the signed job. Raises SluiceError.
@@ -136,27 +138,38 @@ class Admissions:
     ) -> "Admitted | Repeated":
         """As `admit`; or finds the job that the same request has become before."""
         now_ms = self._platform.clock()
-        effective = self.policy_of(identity)
+        effective = identity.policy
         checked = check_body(request.api, request.body)
-        policy.check_model(checked.model, effective, self._table.models)
+        policy.check_model(checked.model, effective, self._table.models, now_ms)
+        policy.check_rights(request.lane, request.labels, effective)
         deadline_ms = self._deadline_ms(request, effective, now_ms)
         job = self._job(identity, request, checked, effective, reply_to)
         job = job.model_copy(
             update={"id": job_id or new_id("job", now_ms), "accepted_ms": now_ms, "deadline_ms": deadline_ms},
         )
         self._refuse_if_late(job)
+        if estimate := await self._estimate(identity, job):
+            job = job.model_copy(update={"estimate": estimate})
         if request.webhook:
             await self._check_webhook(request.webhook, effective.webhooks)
         if job.lane is Lane.INTERACTIVE:
             self._platform.pace.interactive()
         decision = await self._charge(identity, request, job)
         if isinstance(decision, Attached):
-            return self._repeated(identity, request, job, decision)
-        if decision is not None and decision.wait_ms:
+            return self._repeated(request, job, decision)
+        if decision.wait_ms:
             job = job.model_copy(update={"not_before_ms": max(job.not_before_ms, now_ms + decision.wait_ms)})
-        return Admitted(self._platform.signer.sign(job), decision if decision and decision.limit else None)
+        return Admitted(self._platform.signer.sign(job), decision.rates)
 
-    def _repeated(self, identity: Identity, request: Request, job: Job, decision: Attached) -> "Repeated":
+    async def _estimate(self, identity: Identity, job: Job) -> Estimate | None:
+        """What the job needs at most, if anything depends on that. Raises Unpriced."""
+        account, model = identity.account, self._table.models[job.model]
+        if not account.needs_tokens(job.lane, job.accepted_ms) and all(d.tpm is None for d in model.deployments):
+            return None
+        money = account.needs_money(job.accepted_ms)
+        return await self._estimator.estimate(job.api, job.body, model, job.policy, job.accepted_ms, money=money)
+
+    def _repeated(self, request: Request, job: Job, decision: Attached) -> "Repeated":
         assert request.repeatable is not None
         claim = the_same(decision.claim, request.repeatable)
         same = {
@@ -207,7 +220,7 @@ class Admissions:
             body=request.body,
             stream=isinstance(checked, ChatRequest) and bool(checked.stream),
             include_usage=bool(options and options.include_usage),
-            caller=identity.caller(),
+            caller=identity.caller,
             labels=request.labels,
             policy=effective,
             slip=slip,
@@ -222,35 +235,58 @@ class Admissions:
             not_before_ms=request.not_before_ms,
             webhook=request.webhook,
             known_as=request.known_as,
+            fingerprint=_fingerprint(request.body),
         )
 
-    def policy_of(self, identity: Identity) -> EffectivePolicy:
-        """The effective policy of a caller, made once for each version of what it comes from."""
-        known = self._identities.get(identity.key.id)
-        if known is None or known[0] is not identity:
-            return identity.policy()
-        return known[1]
+    async def _charge(self, identity: Identity, request: Request, job: Job) -> admission.Admitted | Attached:
+        account = identity.account
+        charge = charging.charge(account, job.lane, job.estimate, job.accepted_ms, job.deadline_ms)
+        charging.check_size(charge)
+        patient = job.lane is Lane.BATCH or job.reply_to.kind != "inbox"
+        longest_wait_ms = job.deadline_ms - job.accepted_ms if patient else 0
+        decision = await self._ask(charge, request, job, longest_wait_ms)
+        if isinstance(decision, NoRoom):
+            patience_s = longest_wait_ms / 1000 if patient else identity.policy.concurrency_wait_s
+            decision = await self._wait_for_room(charge, request, job, patience_s)
+        if isinstance(decision, admission.Admitted | Attached):
+            return decision
+        refused = charging.refusal(decision, charge, account, job.accepted_ms)
+        if patient and isinstance(refused, RateLimited):
+            raise DeadlineExceeded(f"{refused.message} That is after the deadline of this request.")
+        raise refused
 
-    async def _charge(self, identity: Identity, request: Request, job: Job) -> Admission | Attached | None:
-        limits = [Limit(scope, limit) for scope, limit in identity.rates(request.lane)]
-        keeping = _keeping(request, job)
-        waits = request.lane is Lane.BATCH or job.reply_to.kind != "inbox"
-        longest_wait_ms = job.deadline_ms - job.accepted_ms if waits else 0
+    async def _wait_for_room(self, charge: Charge, request: Request, job: Job, patience_s: float) -> Decision:
+        """Asks again until somebody has left, less and less often; the last answer, if nobody has."""
+        loop = asyncio.get_running_loop()
+        ends, pause_s = loop.time() + patience_s, _FIRST_PAUSE_S
+        while True:
+            left_s = ends - loop.time()
+            if left_s <= 0 or self._in_line >= _MOST_IN_LINE:
+                return NoRoom(charge.rooms[0])
+            self._in_line += 1
+            try:
+                await asyncio.sleep(min(left_s, pause_s))
+            finally:
+                self._in_line -= 1
+            decision = await self._ask(charge, request, job, int(max(0.0, left_s) * 1000))
+            if not isinstance(decision, NoRoom):
+                return decision
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _ask(self, charge: Charge, request: Request, job: Job, longest_wait_ms: int) -> Decision:
+        """One round trip. While Redis is away, who has no limits is admitted, and who has some as his policy says."""
         try:
-            decision = await admit(self._platform.redis, limits, keeping, longest_wait_ms)
+            decision = await admit(self._platform.redis, charge, _keeping(request, job), longest_wait_ms, job.id)
         except RedisUnavailable:
-            if not limits and not job.keep_s:
+            if not (charge.rates or charge.rooms or charge.allowances) and not job.keep_s:
                 # What was to be kept is a convenience: a stream that can't be resumed is better than none.
-                return None
+                return admission.Admitted()
+            if job.policy.when_redis_is_away == "open" and not job.keep_s:
+                return self._degraded.admit(charge)
             raise Unavailable(
-                "The rate limits can't be checked at the moment. Try again.", code="budget_unavailable", retry_after_s=1
+                "The limits can't be checked at the moment. Try again.", code="budget_unavailable", retry_after_s=1
             ) from None
-        if isinstance(decision, Admission) and not decision.allowed and decision.limit:
-            retry_s = max(1, math.ceil(decision.wait_ms / 1000))
-            text = policy.refusal(decision.limit.scope, decision.limit.requests_per_minute, retry_s)
-            if waits:
-                raise DeadlineExceeded(f"{text} That is after the deadline of this request.")
-            raise RateLimited(text, retry_after_s=retry_s)
+        self._degraded.heard(decision)
         return decision
 
 
@@ -279,6 +315,11 @@ def _keeping(request: Request, job: Job) -> Keeping | None:
         ticket_ms=rest_ms + max(job.keep_s * 1000, _RESUME_MS),
         list_key=list_key(job.caller.team) if job.keep_s else "",
     )
+
+
+def _fingerprint(body: JsonObject) -> str:
+    """A short hash of a body: equal requests have equal ones, by whatever door they come."""
+    return hashlib.blake2b(to_json(body), digest_size=8).hexdigest()
 
 
 def check_body(api: Api, body: JsonObject) -> ChatRequest | EmbeddingRequest:

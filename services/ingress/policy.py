@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.base import JsonObject
-from schemas.control import Organization, Team, VirtualKey
 from schemas.errors import InvalidRequest, ModelNotFound, NotAllowed
-from schemas.job import Api, CacheRequest, Caller, Labels
-from schemas.policy import EffectivePolicy, Policy, inherit
+from schemas.job import Api, CacheRequest, Labels
+from schemas.policy import EffectivePolicy
 from schemas.slip import RoutingSlip, Stage
 from schemas.topics import Lane
 
@@ -24,44 +23,6 @@ LONGEST_WAIT_MS = 2_000
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who asks, and every level whose policy applies."""
-
-    organization: Organization
-    team: Team
-    key: VirtualKey
-
-    def caller(self) -> Caller:
-        return Caller(
-            organization=self.organization.name,
-            team=self.team.name,
-            project=self.key.project,
-            environment=self.key.environment,
-            key_id=self.key.id,
-            user=self.key.user,
-        )
-
-    def levels(self) -> tuple[Policy, Policy, Policy]:
-        return (self.organization.policy, self.team.policy, self.key.policy)
-
-    def policy(self) -> EffectivePolicy:
-        """The effective policy; its version names the version of each document it was made from."""
-        version = f"{self.organization.version}.{self.team.version}.{self.key.version}"
-        return inherit(self.levels(), version)
-
-    def rates(self, lane: Lane) -> list[tuple[str, int]]:
-        """Requests per minute at each level that has a limit: (scope, limit), the farthest first.
-
-        Each lane is counted by itself: what a batch has still to come must not be refused to a chat.
-        """
-        scopes = (f"organization/{self.organization.name}", f"team/{self.team.name}", f"key/{self.key.id}")
-        if lane is Lane.BATCH:
-            scopes = tuple(f"batch/{scope}" for scope in scopes)
-        limits = (level.limits.requests_per_minute for level in self.levels())
-        return [(scope, limit) for scope, limit in zip(scopes, limits, strict=True) if limit is not None]
-
-
 def slip(policy: EffectivePolicy, cache: CacheRequest) -> RoutingSlip:
     """The stages a job goes through: one that the policy doesn't want costs no hop."""
     stages = [Stage.GUARD] if policy.guard.actions else []
@@ -70,14 +31,29 @@ def slip(policy: EffectivePolicy, cache: CacheRequest) -> RoutingSlip:
     return (*stages, Stage.ROUTER)
 
 
-def check_model(model: str, policy: EffectivePolicy, known: Mapping[str, object]) -> None:
+def check_model(model: str, policy: EffectivePolicy, known: Mapping[str, object], now_ms: int) -> None:
     """Raises ModelNotFound or NotAllowed with a sentence that says what may be asked for."""
     if model not in known:
         names = ", ".join(sorted(known)[:10]) or "none: apply a config with a model_list"
         raise ModelNotFound(f"The model `{model[:100]}` does not exist. Known models: {names}", param="model")
-    if policy.models is not None and model not in policy.models:
-        allowed = ", ".join(policy.models) or "none"
+    if not policy.allows(model, now_ms):
+        allowed = ", ".join(policy.models or ()) or "none"
         raise NotAllowed(f"This key may not use the model `{model[:100]}`. It may use: {allowed}", param="model")
+
+
+def check_rights(lane: Lane, labels: Labels, policy: EffectivePolicy) -> None:
+    """Raises NotAllowed for a lane that isn't the caller's, InvalidRequest for metadata that its policy demands."""
+    if policy.lanes is not None and lane not in policy.lanes:
+        allowed = ", ".join(policy.lanes) or "none"
+        raise NotAllowed(f"This key may not use the lane `{lane.value}`. It may use: {allowed}", code="lane_not_allowed")
+    given = {"feature": labels.feature, "segment": labels.segment} | labels.metadata
+    missing = [name for name in policy.metadata_required if not given.get(name)]
+    if missing:
+        raise InvalidRequest(
+            f"Your team's policy asks for metadata: send x-sluice-metadata, a JSON object, with {', '.join(missing)}",
+            param="x-sluice-metadata",
+            code="metadata_required",
+        )
 
 
 def lane(header: str | None) -> Lane:
@@ -205,10 +181,3 @@ def overload(lane: Lane, wait_ms: int) -> str:
     return (
         f"Too much is waiting: an answer would take {wait_ms / 1000:.0f} s longer than usual. Try again, or use the batch lane."
     )
-
-
-def refusal(scope: str, limit: int, retry_s: int) -> str:
-    """The sentence for a caller over a rate limit."""
-    level, _, name = scope.removeprefix("batch/").partition("/")
-    of = "this key" if level == "key" else f"{level} {name}"
-    return f"Rate limit reached for {of}: {limit} requests per minute. Try again in {retry_s} s."

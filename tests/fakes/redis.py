@@ -47,9 +47,25 @@ class Keyspace:
         entry.expires_ms = self.clock() + int(ms)
         return 1
 
+    def pexpireat(self, key: bytes, unix_ms: bytes) -> int:
+        entry = self._found(key)
+        if entry is None:
+            return 0
+        entry.expires_ms = int(unix_ms)
+        return 1
+
     def get(self, key: bytes) -> bytes | None:
         entry = self._found(key)
         return cast("bytes", entry.value) if entry else None
+
+    def mget(self, *keys: bytes) -> Value:
+        return [self.get(key) for key in keys]
+
+    def pttl(self, key: bytes) -> int:
+        entry = self._found(key)
+        if entry is None:
+            return -2
+        return -1 if entry.expires_ms is None else int(entry.expires_ms - self.clock())
 
     def set(self, key: bytes, value: bytes, *options: bytes) -> bytes | None:
         if b"NX" in options and self._found(key):
@@ -98,6 +114,30 @@ class Keyspace:
 
     def zrem(self, key: bytes, member: bytes) -> int:
         return int(self._ranked(key).pop(member, None) is not None)
+
+    def zscore(self, key: bytes, member: bytes) -> bytes | None:
+        score = self._ranked(key).get(member)
+        return None if score is None else b"%.17g" % score
+
+    def zcard(self, key: bytes) -> int:
+        return len(self._ranked(key))
+
+    def zremrangebyscore(self, key: bytes, low: bytes, high: bytes) -> int:
+        ranked = self._ranked(key)
+        gone = [member for member in ranked if float(low) <= ranked[member] <= float(high)]
+        for member in gone:
+            del ranked[member]
+        return len(gone)
+
+    def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> Value:
+        ranked = self._ranked(key)
+        found = [member for member in self._in_order(key) if float(low) <= ranked[member] <= float(high)]
+        return list[Value](found[int(options[1]) : int(options[1]) + int(options[2])] if options else found)
+
+    def zrange(self, key: bytes, start: bytes, stop: bytes, *_: bytes) -> Value:
+        """With scores."""
+        ranked, members = self._ranked(key), self._in_order(key)[int(float(start)) : int(float(stop)) + 1]
+        return [part for member in members for part in (member, b"%.17g" % ranked[member])]
 
     def zremrangebyrank(self, key: bytes, start: bytes, stop: bytes) -> int:
         ranked, members = self._ranked(key), self._in_order(key)
@@ -188,9 +228,9 @@ class LuaRedis(Redis):
 
 
 _COMMANDS = (
-    *("time", "exists", "del", "pexpire", "get", "set"),
+    *("time", "exists", "del", "pexpire", "pexpireat", "pttl", "get", "mget", "set"),
     *("hget", "hmget", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
-    *("zadd", "zrem", "zremrangebyrank", "zrevrank", "zrevrange"),
+    *("zadd", "zrem", "zcard", "zscore", "zremrangebyrank", "zremrangebyscore", "zrangebyscore", "zrange", "zrevrank", "zrevrange"),
 )
 
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from infra.embedded.probe import ask
 from infra.embedded.stack import Stack
-from infra.redis.admission import Admission, Limit, admit
+from infra.redis.admission import Admitted, Charge, OverRate, Rate, admit
 from infra.redis.cache import fill, lookup
 from infra.redis.client import Redis, RedisUnavailable, Script, Value
 from infra.redis.jobs import JobRecords, Lease
@@ -146,64 +146,78 @@ async def test_a_full_redis_is_unavailable_not_an_error_of_the_job(redis: Redis,
 # Admission.
 
 
-async def ask_for(redis: Redis, *limits: Limit) -> Admission:
-    admission = await admit(redis, limits)
-    assert isinstance(admission, Admission)
-    return admission
+async def ask_for(redis: Redis, *rates: Rate) -> Admitted | OverRate:
+    decision = await admit(redis, Charge(rates))
+    assert isinstance(decision, Admitted | OverRate)
+    return decision
 
 
-async def pass_ms(redis: Redis, limit: Limit, ms: int) -> None:
-    """As if `ms` had passed for this limit: what it knows is one point in time."""
+async def admitted(redis: Redis, *rates: Rate) -> Admitted:
+    decision = await ask_for(redis, *rates)
+    assert isinstance(decision, Admitted)
+    return decision
+
+
+async def refused(redis: Redis, *rates: Rate) -> OverRate:
+    decision = await ask_for(redis, *rates)
+    assert isinstance(decision, OverRate)
+    return decision
+
+
+async def pass_ms(redis: Redis, rate: Rate, ms: int) -> None:
+    """As if `ms` had passed for this rate: what it knows is one point in time."""
     text = "redis.call('SET', KEYS[1], string.format('%.3f', redis.call('GET', KEYS[1]) - ARGV[1]), 'KEEPTTL')"
-    await redis.run(script(text), [f"rate:{limit.scope}"], [ms])
+    await redis.run(script(text), [rate.key], [ms])
 
 
 async def test_no_limit_needs_no_asking(redis: Redis) -> None:
-    assert await admit(redis, []) is None
+    assert await admit(redis) == Admitted()
 
 
 async def test_as_many_as_the_limit_then_refusal_with_an_honest_retry(redis: Redis) -> None:
-    limit = Limit(fresh(), 6)
-    admissions = [await ask_for(redis, limit) for _ in range(8)]
-    assert [a.allowed for a in admissions] == [True] * 6 + [False] * 2
-    assert [a.remaining for a in admissions] == [5, 4, 3, 2, 1, 0, 0, 0]
-    retry_ms = admissions[-1].wait_ms
+    rate = Rate(fresh(), 6)
+    assert [(await admitted(redis, rate)).rates[0].remaining for _ in range(6)] == [5, 4, 3, 2, 1, 0]
+    await refused(redis, rate)
+    retry_ms = (await refused(redis, rate)).wait_ms
     assert 0 < retry_ms <= 10_000
-    await pass_ms(redis, limit, retry_ms - 2000)
-    assert not (await ask_for(redis, limit)).allowed
-    await pass_ms(redis, limit, 2000)
-    assert (await ask_for(redis, limit)).allowed
-    assert not (await ask_for(redis, limit)).allowed
+    await pass_ms(redis, rate, retry_ms - 2000)
+    await refused(redis, rate)
+    await pass_ms(redis, rate, 2000)
+    await admitted(redis, rate)
+    await refused(redis, rate)
 
 
 async def test_after_its_reset_the_whole_limit_is_there_again(redis: Redis) -> None:
-    limit = Limit(fresh(), 6)
-    admissions = [await ask_for(redis, limit) for _ in range(7)]
-    assert 50_000 <= admissions[-1].reset_ms <= 60_000
-    await pass_ms(redis, limit, admissions[-1].reset_ms)
-    assert [(await ask_for(redis, limit)).allowed for _ in range(7)] == [True] * 6 + [False]
+    rate = Rate(fresh(), 6)
+    for _ in range(6):
+        await admitted(redis, rate)
+    reset_ms = (await refused(redis, rate)).standing.reset_ms
+    assert 50_000 <= reset_ms <= 60_000
+    await pass_ms(redis, rate, reset_ms)
+    for _ in range(6):
+        await admitted(redis, rate)
+    await refused(redis, rate)
 
 
 async def test_a_refusal_charges_nobody(redis: Redis) -> None:
-    key, team = Limit(fresh("key"), 2), Limit(fresh("team"), 5)
+    key, team = Rate(fresh("key"), 2), Rate(fresh("team"), 5)
     for _ in range(10):
         await ask_for(redis, team, key)
-    admission = await ask_for(redis, team)
-    assert (admission.allowed, admission.remaining) == (True, 2)
-    refused = await ask_for(redis, team, key)
-    assert (refused.allowed, refused.limit) == (False, key)
+    assert (await admitted(redis, team)).rates[0].remaining == 2
+    assert (await refused(redis, team, key)).standing.rate == key
 
 
-async def test_the_tightest_limit_is_told(redis: Redis) -> None:
-    key, team = Limit(fresh("key"), 20), Limit(fresh("team"), 10)
-    admission = await ask_for(redis, key, team)
-    assert (admission.limit, admission.remaining) == (team, 9)
+async def test_the_tightest_rate_is_told(redis: Redis) -> None:
+    key, team = Rate(fresh("key"), 20), Rate(fresh("team"), 10)
+    tightest = (await admitted(redis, key, team)).tightest("requests")
+    assert tightest is not None
+    assert (tightest.rate, tightest.remaining) == (team, 9)
 
 
-async def test_a_limit_that_nobody_uses_is_forgotten(redis: Redis) -> None:
-    limit = Limit(fresh(), 6)
-    await ask_for(redis, limit)
-    left = await call(redis, "PTTL", f"rate:{limit.scope}")
+async def test_a_rate_that_nobody_uses_is_forgotten(redis: Redis) -> None:
+    rate = Rate(fresh(), 6)
+    await admitted(redis, rate)
+    left = await call(redis, "PTTL", rate.key)
     assert isinstance(left, int)
     assert 0 < left <= 11_000
 
@@ -214,24 +228,23 @@ async def test_a_limit_that_nobody_uses_is_forgotten(redis: Redis) -> None:
     requests=st.lists(st.sets(st.integers(0, 2), min_size=1), max_size=25),
 )
 async def test_all_or_nothing_over_any_sequence(redis: Redis, limits: list[int], requests: list[set[int]]) -> None:
-    levels = [Limit(fresh(), limit) for limit in limits]
+    levels = [Rate(fresh(), limit) for limit in limits]
     charged: Counter[str] = Counter()
     for request in requests:
         asked = [levels[n] for n in sorted(request) if n < len(levels)]
         if not asked:
             continue
-        admission = await ask_for(redis, *asked)
-        assert admission.limit is not None
+        decision = await ask_for(redis, *asked)
         # A unit comes back after 60 s / 8 at the earliest; the sequence is over long before.
-        room = [limit for limit in asked if charged[limit.scope] < limit.requests_per_minute]
-        assert admission.allowed == (room == asked)
-        if admission.allowed:
-            charged.update(limit.scope for limit in asked)
-            left = {limit.scope: limit.requests_per_minute - charged[limit.scope] for limit in asked}
-            assert admission.remaining == min(left.values()) == left[admission.limit.scope]
+        room = [rate for rate in asked if charged[rate.scope] < rate.limit]
+        assert isinstance(decision, Admitted) == (room == asked)
+        if isinstance(decision, Admitted):
+            charged.update(rate.scope for rate in asked)
+            left = {rate.scope: rate.limit - charged[rate.scope] for rate in asked}
+            assert {standing.rate.scope: standing.remaining for standing in decision.rates} == left
         else:
-            assert charged[admission.limit.scope] == admission.limit.requests_per_minute
-            assert admission.wait_ms > 0
+            assert charged[decision.standing.rate.scope] == decision.standing.rate.limit
+            assert decision.wait_ms > 0
 
 
 # The record of a job. `A1` is owner A in its first life; `brief` takes a lease that has lapsed at once.

@@ -9,7 +9,7 @@ from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
 from schemas.batch import BatchError, BatchLine, BatchOrder, BatchResponse, BatchResult
-from schemas.errors import DeadlineExceeded, Overloaded, RateLimited, SluiceError, Unavailable
+from schemas.errors import DeadlineExceeded, KeyPaused, Overloaded, RateLimited, SluiceError, Unavailable
 from schemas.ids import uuid7_hex
 from schemas.job import ReplyTo
 from schemas.topics import Lane
@@ -86,6 +86,8 @@ class Submission(Lines):
                 # Looked up for each line: a key that is revoked meanwhile runs no more of them.
                 identity = self._admissions.identify_by_id(order.caller.key_id)
                 return await self._admissions.admit(identity, request, reply_to, job_id)
+            except KeyPaused:
+                await asyncio.sleep(_LONGEST_PAUSE_S)
             except (RateLimited, Unavailable, Overloaded) as error:
                 await asyncio.sleep(min(error.retry_after_s or 1, _LONGEST_PAUSE_S))
 

@@ -22,10 +22,10 @@ from services.ingress.batches import policy
 from services.ingress.batches.files import Files
 from services.ingress.handler import Admissions, CheckWebhook
 from services.ingress.http.paging import guarded, whole_number
-from services.ingress.http.requests import bearer, parse_object, read_body
+from services.ingress.http.requests import credentials, parse_object, read_body
 from services.ingress.http.responses import JSON
 from services.ingress.idempotency import Claim, Repeatable, repeatable, the_same
-from services.ingress.policy import Identity
+from services.ingress.identities import Identity
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class BatchEndpoints:
     @guarded
     async def create(self, http: HttpRequest) -> Response:
         """POST /v1/batches: acknowledged by the log before it is answered."""
-        identity = self._identify(http)
+        identity = await self._identify(http)
         data = await read_body(http, _MAX_BYTES)
         order = self._order(identity, _checked(data), http)
         await self._check_file(order)
         if order.webhook:
-            await self._check_webhook(order.webhook, self._admissions.policy_of(identity).webhooks)
-        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.key.id)
+            await self._check_webhook(order.webhook, identity.policy.webhooks)
+        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.asker)
         if again is not None:
             order = await self._once(order, again)
             with suppress(RedisUnavailable):
@@ -82,7 +82,7 @@ class BatchEndpoints:
     @guarded
     async def list(self, http: HttpRequest) -> Response:
         """GET /v1/batches?after=&limit=, the youngest first."""
-        team = self._identify(http).team.name
+        team = (await self._identify(http)).team.name
         limit = whole_number(http.query_params, "limit", _PAGE, _MOST)
         page = await self._views.page(team, http.query_params.get("after", ""), limit + 1)
         data = [policy.shown(seen.batch, seen.cancel_ms) for seen in page[:limit]]
@@ -109,7 +109,7 @@ class BatchEndpoints:
             attaches=again.attaches,
         )
         try:
-            found = await admit(self._platform.redis, [], keeping)
+            found = await admit(self._platform.redis, keeping=keeping)
         except RedisUnavailable:
             raise Unavailable("Requests made before can't be found at the moment. Try again.", retry_after_s=1) from None
         if not isinstance(found, Attached):
@@ -119,7 +119,7 @@ class BatchEndpoints:
 
     async def _found(self, http: HttpRequest, cancel_ms: int = 0) -> Seen:
         """By what the runner told last; a batch that is over is also known by its end, whatever became of Redis."""
-        team, batch_id = self._identify(http).team.name, str(http.path_params["batch_id"])
+        team, batch_id = (await self._identify(http)).team.name, str(http.path_params["batch_id"])
         try:
             seen = await self._views.find(batch_id, team, cancel_ms)
         except RedisUnavailable:
@@ -139,7 +139,7 @@ class BatchEndpoints:
         expires = request.output_expires_after
         return BatchOrder(
             id=new_id("batch", now_ms),
-            caller=identity.caller(),
+            caller=identity.caller,
             input_file_id=request.input_file_id,
             endpoint=request.endpoint,
             api=policy.api_of(request.endpoint),
@@ -158,8 +158,8 @@ class BatchEndpoints:
         if file.purpose != "batch":
             raise InvalidRequest("The input file must have the purpose `batch`.", param="input_file_id")
 
-    def _identify(self, http: HttpRequest) -> Identity:
-        return self._admissions.identify(bearer(http.headers))
+    async def _identify(self, http: HttpRequest) -> Identity:
+        return await self._admissions.identify(credentials(http))
 
 
 def _checked(body: bytes) -> BatchRequest:

@@ -21,12 +21,12 @@ from schemas.reply import Answer, Event, Failed, Opened
 from services.ingress import policy
 from services.ingress.answers import Answers, Client, retold, whereabouts
 from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, refused
-from services.ingress.http.requests import bearer, disconnected, parse_object, read_body, read_request
+from services.ingress.http.requests import credentials, disconnected, parse_object, read_body, read_request
 from services.ingress.http.responses import JSON, accepted, job_headers, served_headers
 from services.ingress.http.streams import EventStream, Numbered, chat_stream
 from services.ingress.idempotency import repeatable
+from services.ingress.identities import Identity
 from services.ingress.job_object import NOT_KNOWN_YET, job_object
-from services.ingress.policy import Identity
 
 _CLIENT_CLOSED = 499
 _RESEND_AFTER_MS = 2_500
@@ -66,11 +66,11 @@ class Completions:
 
     async def _serve(self, api: Api, http: HttpRequest) -> Response:
         began = time.perf_counter()
-        identity = self._admissions.identify(bearer(http.headers))
+        identity = await self._admissions.identify(credentials(http))
         data = await read_body(http, self._platform.settings.max_body_bytes)
         body = parse_object(data)
-        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.key.id)
-        if again is not None and not again.by_key and not self._admissions.policy_of(identity).attach_retries:
+        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.asker)
+        if again is not None and not again.by_key and not identity.policy.attach_retries:
             again = None
         request = read_request(api, http.headers, body, again)
         attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(body.get("model", ""))[:256]}
@@ -93,13 +93,13 @@ class Completions:
         if admitted.job.detached:
             return await self._detach(admitted, client, asked)
         events = self._answers.events(admitted.job, asked.traceparent, client)
-        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rate), asked.began)
+        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rates), asked.began)
 
     async def _detach(self, admitted: Admitted, client: Client, asked: Asked) -> Response:
         """202, and where to ask; or the answer, if it comes within what the client would wait."""
         job = admitted.job
         await self._answers.submit(job, asked.traceparent, client.again)
-        return await self._later(job, client, asked, job_headers(job, admitted.rate))
+        return await self._later(job, client, asked, job_headers(job, admitted.rates))
 
     async def _later(self, job: Job, client: Client, asked: Asked, headers: dict[str, str]) -> Response:
         if asked.preference.wait_s:
@@ -122,7 +122,7 @@ class Completions:
     async def _repeat(self, repeated: Repeated, client: Client, asked: Asked) -> Response:
         """The job that the same request became before: its answer, if it has ended, or else its events from the first on."""
         job = repeated.job
-        headers = job_headers(job, None) | {"idempotent-replayed": "true"}
+        headers = job_headers(job) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
             await self.send_again(repeated, client, asked.traceparent)

@@ -19,7 +19,7 @@ from schemas.openai.files import ExpiresAfter, FileDeleted, FileList, OpenAIFile
 from services.ingress.batches.files import Files
 from services.ingress.handler import Admissions, CallerGone
 from services.ingress.http.paging import guarded, whole_number
-from services.ingress.http.requests import bearer, too_large
+from services.ingress.http.requests import credentials, too_large
 from services.ingress.http.responses import JSON
 
 _FORM_BYTES = 64 * 1024
@@ -38,7 +38,7 @@ class FileEndpoints:
     @guarded
     async def create(self, http: HttpRequest) -> Response:
         """POST /v1/files: a form with `file`, `purpose` and perhaps `expires_after[…]`."""
-        team = self._team(http)
+        team = await self._team(http)
         form = await _form(http, self._platform.settings.max_file_bytes)
         try:
             file = _checked(form)
@@ -57,7 +57,7 @@ class FileEndpoints:
         if order not in ("asc", "desc"):
             raise InvalidRequest("order must be `asc` or `desc`", param="order")
         page, more = await self._files.page(
-            self._team(http), query.get("after", ""), limit, query.get("purpose"), oldest_first=order == "asc"
+            await self._team(http), query.get("after", ""), limit, query.get("purpose"), oldest_first=order == "asc"
         )
         ends = (page[0].id, page[-1].id) if page else (None, None)
         return Response(FileList(data=page, first_id=ends[0], last_id=ends[1], has_more=more).model_dump_json(), media_type=JSON)
@@ -74,24 +74,24 @@ class FileEndpoints:
             "content-length": str(file.bytes),
             "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
         }
-        chunks = self._files.content(self._team(http), file.id)
+        chunks = self._files.content(await self._team(http), file.id)
         return StreamingResponse(chunks, headers=headers, media_type="application/octet-stream")
 
     @guarded
     async def delete(self, http: HttpRequest) -> Response:
         file = await self._found(http)
-        await self._files.delete(self._team(http), file.id)
+        await self._files.delete(await self._team(http), file.id)
         return Response(FileDeleted(id=file.id).model_dump_json(), media_type=JSON)
 
     async def _found(self, http: HttpRequest) -> OpenAIFile:
         file_id = str(http.path_params["file_id"])
-        file = await self._files.find(self._team(http), file_id)
+        file = await self._files.find(await self._team(http), file_id)
         if file is None:
             raise NotFound(f"No such File object: {file_id[:100]}", param="id")
         return file
 
-    def _team(self, http: HttpRequest) -> str:
-        return self._admissions.identify(bearer(http.headers)).team.name
+    async def _team(self, http: HttpRequest) -> str:
+        return (await self._admissions.identify(credentials(http))).team.name
 
 
 async def _form(http: HttpRequest, max_file_bytes: int) -> FormData:

@@ -6,9 +6,9 @@ from starlette.responses import JSONResponse, Response
 
 from infra.clock import Clock
 from infra.credentials import MAX_LIFE_S, JobTokens
-from schemas.errors import InvalidRequest
+from schemas.errors import InvalidKey, InvalidRequest
 from services.ingress.handler import Admissions
-from services.ingress.http.requests import bearer, read_body
+from services.ingress.http.requests import credentials, read_body
 
 _MAX_BYTES = 4096
 
@@ -28,12 +28,14 @@ class Tokens:
         self._clock = clock
 
     async def mint(self, http: HttpRequest) -> Response:
-        identity = self._admissions.identify(bearer(http.headers))
+        identity = await self._admissions.identify(credentials(http))
         body = await read_body(http, _MAX_BYTES)
         try:
             wanted = TokenRequest.model_validate_json(body) if body else TokenRequest()
         except ValidationError:
             raise InvalidRequest(f"expires_in must be 60 to {MAX_LIFE_S} seconds", param="expires_in") from None
         now_s = self._clock() // 1000
+        if identity.key is None:
+            raise InvalidKey("A job token is minted from a virtual key: send one as `Authorization: Bearer sk-sl-…`.")
         token = self._tokens.mint(identity.key.id, now_s, wanted.expires_in)
         return JSONResponse({"token": token, "expires_at": now_s + wanted.expires_in, "team": identity.team.name}, 201)

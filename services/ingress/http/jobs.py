@@ -20,7 +20,7 @@ from services.ingress import policy
 from services.ingress.answers import Answers, Client, Whereabouts, is_last, retold
 from services.ingress.handler import Admissions
 from services.ingress.http.paging import whole_number
-from services.ingress.http.requests import bearer, disconnected
+from services.ingress.http.requests import credentials, disconnected
 from services.ingress.http.responses import ASK_AGAIN_S
 from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered, chat_stream, last_seen
 from services.ingress.job_object import job_object, matches
@@ -48,7 +48,7 @@ class Jobs:
 
     async def list(self, http: HttpRequest) -> Response:
         """GET /v1/jobs?status=&model=&lane=&after=&limit=: the youngest first."""
-        team = self._admissions.identify(bearer(http.headers)).team.name
+        team = (await self._admissions.identify(credentials(http))).team.name
         asked = http.query_params
         status, model = asked.get("status"), asked.get("model")
         if status is not None and status not in [known.value for known in JobStatus]:
@@ -108,7 +108,7 @@ class Jobs:
 
     async def _find(self, http: HttpRequest) -> Found:
         """The caller's job. Raises NotFound, Unavailable."""
-        team = self._admissions.identify(bearer(http.headers)).team.name
+        team = (await self._admissions.identify(credentials(http))).team.name
         job_id = str(http.path_params["id"])
         try:
             found = await self._tickets.find(job_id)

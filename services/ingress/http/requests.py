@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
+from infra.oidc.tokens import looks_like_token
 from infra.telemetry.spans import is_traceparent
 from schemas.base import JsonObject
 from schemas.errors import InvalidKey, InvalidRequest, RequestTimeout, RequestTooLarge
@@ -16,6 +17,7 @@ from schemas.job import Api
 from services.ingress import policy
 from services.ingress.handler import CallerGone, Request
 from services.ingress.idempotency import Repeatable
+from services.ingress.identities import Credentials
 
 _BODY_S = 30.0
 _LEAST_BYTES_S = 10_000
@@ -39,6 +41,19 @@ def bearer(headers: Mapping[str, str]) -> str:
     if key := headers.get("x-api-key"):
         return key.strip()
     raise InvalidKey("You didn't provide an API key. Send it as `Authorization: Bearer sk-sl-…`.")
+
+
+def credentials(http: HttpRequest) -> Credentials:
+    """Key, identity token and addresses of a request. Raises InvalidKey.
+
+    A token may come as the bearer, with a key as `x-api-key`, or in `x-sluice-identity`, beside the key.
+    """
+    headers = http.headers
+    secret, token = bearer(headers), headers.get("x-sluice-identity", "")
+    if looks_like_token(secret) and (key := headers.get("x-api-key", "").strip()):
+        secret, token = key, secret
+    address = http.client.host if http.client else ""
+    return Credentials(secret, token.strip().removeprefix("Bearer "), address, headers.get("x-forwarded-for", ""))
 
 
 async def read_body(request: HttpRequest, max_bytes: int) -> bytes:

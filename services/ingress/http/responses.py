@@ -1,11 +1,12 @@
 """From our events to HTTP: headers and bodies."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.responses import Response
 
-from infra.redis.admission import Admission
+from infra.charging import rate_headers
+from infra.redis.admission import Standing
 from schemas.base import JsonObject
 from schemas.job import Job
 from schemas.reply import Served
@@ -14,21 +15,10 @@ JSON = "application/json"
 ASK_AGAIN_S = 1
 
 
-def job_headers(job: Job, rate: Admission | None) -> dict[str, str]:
+def job_headers(job: Job, rates: Sequence[Standing] = ()) -> dict[str, str]:
     """What is known of a job when it was admitted."""
     headers = {"x-request-id": job.id, "x-sluice-job": job.id, "openai-version": "2020-10-01"}
-    return headers | rate_headers(rate)
-
-
-def rate_headers(rate: Admission | None) -> dict[str, str]:
-    """OpenAI's rate limit headers, for the tightest limit."""
-    if rate is None or rate.limit is None:
-        return {}
-    return {
-        "x-ratelimit-limit-requests": str(rate.limit.requests_per_minute),
-        "x-ratelimit-remaining-requests": str(rate.remaining),
-        "x-ratelimit-reset-requests": duration(rate.reset_ms),
-    }
+    return headers | rate_headers(rates) if rates else headers
 
 
 def served_headers(served: Served, total_ms: float) -> dict[str, str]:
@@ -53,11 +43,3 @@ def accepted(told: JsonObject, headers: Mapping[str, str]) -> Response:
     """202 (RFC 7240): the job is on its way, and this is where to ask for it."""
     where = {"location": f"/v1/jobs/{told['id']}", "preference-applied": "respond-async", "retry-after": str(ASK_AGAIN_S)}
     return Response(json.dumps(told), 202, {**headers, **where}, JSON)
-
-
-def duration(ms: int) -> str:
-    """A duration as OpenAI writes it: `1s`, `6m0s`, `120ms`."""
-    if ms < 1000:
-        return f"{ms}ms"
-    minutes, seconds = divmod(-(-ms // 1000), 60)
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

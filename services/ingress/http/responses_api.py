@@ -25,14 +25,14 @@ from services.ingress.answers import Answers, Client, whereabouts
 from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, checked, refused
 from services.ingress.http.completions import Asked, Completions
 from services.ingress.http.jobs import Jobs
-from services.ingress.http.requests import bearer, disconnected, parse_object, read_body, read_request
+from services.ingress.http.requests import credentials, disconnected, parse_object, read_body, read_request
 from services.ingress.http.responses import ASK_AGAIN_S, job_headers, served_headers
 from services.ingress.http.responses_kept import Keeper, Whole
 from services.ingress.http.responses_lookup import OVER, object_response
 from services.ingress.http.responses_stream import FROM_THE_FIRST, preceded, stream
 from services.ingress.http.streams import EventStream
 from services.ingress.idempotency import Repeatable, repeatable
-from services.ingress.policy import Identity
+from services.ingress.identities import Identity
 from services.ingress.responses.ids import response_id
 from services.ingress.responses.items import input_items, named
 from services.ingress.responses.request import MAX_CONTEXT_BYTES, chat_body, check, told
@@ -76,10 +76,10 @@ class Responses:
 
     async def _create(self, http: HttpRequest) -> Response:
         began = time.perf_counter()
-        identity = self._admissions.identify(bearer(http.headers))
+        identity = await self._admissions.identify(credentials(http))
         data = await read_body(http, self._platform.settings.max_body_bytes)
-        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.key.id)
-        if again is not None and not again.by_key and not self._admissions.policy_of(identity).attach_retries:
+        again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.asker)
+        if again is not None and not again.by_key and not identity.policy.attach_retries:
             again = None
         given = parse_object(data)
         attributes = {
@@ -156,7 +156,7 @@ class Responses:
     async def _begin(self, admitted: Admitted, draft: Draft, client: Client) -> Response:
         """Sends the job on its way, and answers: now, in parts, or later."""
         job, traceparent = admitted.job, draft.asked.traceparent
-        headers = job_headers(job, admitted.rate)
+        headers = job_headers(job, admitted.rates)
         if not job.detached:
             return await self._answer(job, draft, self._answers.events(job, traceparent, client), headers)
         if draft.stream:
@@ -168,7 +168,7 @@ class Responses:
     async def _repeat(self, repeated: Repeated, draft: Draft, client: Client) -> Response:
         """The response that the same request became before."""
         job = repeated.job
-        headers = job_headers(job, None) | {"idempotent-replayed": "true"}
+        headers = job_headers(job) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
             await self._completions.send_again(repeated, client, draft.asked.traceparent)

@@ -10,7 +10,7 @@ from schemas.openai.responses import ItemList, ResponseDeleted
 from services.ingress.answers import Client
 from services.ingress.handler import Admissions
 from services.ingress.http.paging import whole_number
-from services.ingress.http.requests import bearer, disconnected
+from services.ingress.http.requests import credentials, disconnected
 from services.ingress.http.responses import ASK_AGAIN_S, JSON
 from services.ingress.http.responses_kept import Keeper, Whole
 from services.ingress.http.responses_stream import FROM_THE_FIRST, stream
@@ -31,7 +31,7 @@ class ResponseLookup:
     async def retrieve(self, http: HttpRequest) -> Response:
         """GET /v1/responses/{id}, and with `stream=true&starting_after=N` its events."""
         streamed = http.query_params.get("stream") == "true"
-        whole = await self._find(http) if streamed else await self._keeper.find_settled(*self._asked(http))
+        whole = await self._find(http) if streamed else await self._keeper.find_settled(*await self._asked(http))
         headers = {"x-request-id": whole.job_id, "x-sluice-job": whole.job_id}
         if not streamed:
             return object_response(await self._keeper.told(whole), headers)
@@ -68,11 +68,11 @@ class ResponseLookup:
         return Response(told.model_dump_json(), media_type=JSON)
 
     async def _find(self, http: HttpRequest) -> Whole:
-        return await self._keeper.find(*self._asked(http))
+        return await self._keeper.find(*await self._asked(http))
 
-    def _asked(self, http: HttpRequest) -> tuple[str, str]:
+    async def _asked(self, http: HttpRequest) -> tuple[str, str]:
         """Which team asks for which response."""
-        return self._admissions.identify(bearer(http.headers)).team.name, str(http.path_params["id"])
+        return (await self._admissions.identify(credentials(http))).team.name, str(http.path_params["id"])
 
 
 def object_response(told: JsonObject, headers: dict[str, str], status: int = 200) -> Response:

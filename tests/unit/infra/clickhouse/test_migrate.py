@@ -25,7 +25,7 @@ def test_each_statement_may_run_twice(name: str, statement: str) -> None:
 
 def test_each_table_that_is_written_by_blocks_remembers_tokens() -> None:
     tables = [statement for _, statement in STATEMENTS if re.match(r"CREATE TABLE .*_log\s", statement)]
-    assert len(tables) == 4
+    assert len(tables) == 5
     assert all("non_replicated_deduplication_window = 10000" in statement for statement in tables)
 
 

@@ -245,6 +245,25 @@ async def test_it_can_be_drained_and_stopped_without_having_been_started() -> No
     await stage.stop()
 
 
+@in_virtual_time
+async def test_a_member_without_partitions_is_ready_where_there_are_fewer_partitions_than_members() -> None:
+    """Else a second instance would never be ready, and a deploy would wait for it for ever."""
+    log, books = MemoryLog(), Books()
+    first, second = (
+        BlockStage("books", log.source(GROUP, [TOPIC]), Desk().read, books.write, LIMITS, may_idle=True) for _ in range(2)
+    )
+    await first.start()
+    await second.start()
+    assert first.not_ready() is None
+    assert second.not_ready() is None
+    await first.drain(1)
+    await first.stop()
+    await fill(log, *numbers(3))
+    await until(lambda: books.rows == Counter(numbers(3)))
+    await second.drain(1)
+    assert second.not_ready()
+
+
 class Shaky(Source):
     """A source that passes a point before and after whatever it does; not in a rebalance, over which the log waits for it."""
 

@@ -2,11 +2,12 @@
 
 import base64
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.signing import Signer
-from infra.webhooks.signing import secret_of, secrets_of, shown, signature, signed_headers
+from infra.webhooks.signing import is_signed, secret_in, secret_of, secrets_of, shown, signature, signed_headers
 from schemas.control import Team
 
 SIGNER = Signer(b"a key that only tests have")
@@ -63,3 +64,32 @@ def test_secrets_tell_nothing_of_what_else_is_derived() -> None:
     """Ids of records show 74 bits of what is derived for them: those of a secret must be others."""
     derived = SIGNER.derive("webhook", "team_1", "1")
     assert derived != int.from_bytes(SIGNER.secret("webhook", "team_1", "1")[:10]) >> 6
+
+
+def test_what_somebody_elses_library_signed_is_known() -> None:
+    """The vector that the libraries of standard-webhooks publish."""
+    secret = secret_in("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    given = "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc= v2,x v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    body = b'{"test": 2432232314}'
+    assert is_signed([b"x" * 32, secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body, given)
+    assert not is_signed([secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_331, body, given)
+    assert not is_signed([], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body, given)
+
+
+@given(st.binary(min_size=24, max_size=64))
+def test_a_secret_that_was_shown_is_read_again(secret: bytes) -> None:
+    assert secret_in(shown(secret)) == secret
+
+
+@pytest.mark.parametrize(
+    "text", ["", "whsec_", "whsec_\xe9", "whsec_AAAA", shown(b"x" * 23), shown(b"x" * 65), shown(b"x" * 32)[6:]]
+)
+def test_what_is_no_secret_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="base64 of 24 to 64 bytes") as raised:
+        secret_in(text)
+    assert len(text) < 8 or text not in str(raised.value)
+
+
+@given(st.binary(max_size=50), st.text(max_size=50))
+def test_nonsense_is_no_signature(body: bytes, given_: str) -> None:
+    assert not is_signed([b"s" * 32], "evt_1", 1, body, given_)

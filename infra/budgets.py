@@ -1,0 +1,69 @@
+"""Budgets as counters: at which of them a job is counted, and what may be spent there. Pure.
+
+Every job is counted at each level above it, in each period, whether or not anybody has set a budget there: a budget that is set
+in the middle of a month finds what has been spent in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from infra.hierarchy import Level
+from infra.redis.admission import Allowance
+from schemas.budget import NANO, Budget, Period, Span, span_of
+
+_KEPT_MS = 8 * 86_400_000
+"""How long a counter is kept when its period is over: jobs that were admitted in it may still run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """A budget at one level, in the period that runs now."""
+
+    scope: str
+    budget: Budget
+    span: Span
+    allowance: Allowance
+
+
+def lines(levels: Sequence[Level], now_ms: int, time_zone: str) -> tuple[BudgetLine, ...]:
+    """Every budget of these levels as it stands now, hard or soft."""
+    return tuple(
+        BudgetLine(level.scope, budget, span, _allowance(level.scope, budget, span, now_ms))
+        for level in levels
+        if level.scope
+        for budget in level.policy.budgets
+        for span in [span_of(budget.period, now_ms, time_zone)]
+    )
+
+
+def hard(found: Sequence[BudgetLine]) -> tuple[Allowance, ...]:
+    """What must not be exceeded."""
+    return tuple(line.allowance for line in found if line.budget.hard)
+
+
+def counters(levels: Sequence[Level], at_ms: int, time_zone: str) -> Iterator[tuple[str, int]]:
+    """The counters of a job that was accepted at this time, and when each may be forgotten (unix ms; 0: never).
+
+    Of users whom nobody has written down no total is kept: there is no end to them.
+    """
+    spans = [span_of(period, at_ms, time_zone) for period in Period]
+    for level in levels:
+        for span in spans if level.scope else ():
+            if span.ends_ms is not None or level.version or not level.scope.startswith("user/"):
+                yield counter_key(level.scope, span), _forgotten_ms(span)
+
+
+def counter_key(scope: str, span: Span) -> str:
+    """Where Redis counts what is spent at a level in a period."""
+    return f"spend:{scope}:{span.id}"
+
+
+def _allowance(scope: str, budget: Budget, span: Span, now_ms: int) -> Allowance:
+    usd = budget.usd_at(now_ms)
+    # Rounded down: what is left may be less than was written, never more.
+    nano = None if usd is None else int(usd * NANO)
+    return Allowance(counter_key(scope, span), nano, budget.tokens_at(now_ms), _forgotten_ms(span))
+
+
+def _forgotten_ms(span: Span) -> int:
+    return 0 if span.ends_ms is None else span.ends_ms + _KEPT_MS

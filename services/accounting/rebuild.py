@@ -1,0 +1,196 @@
+"""Counts anew what was spent, after Redis has lost it: from the books, and from the completions that aren't in them yet.
+
+Meanwhile the ledger is closed: who has a hard budget is told to come again. What is held for interactive jobs that are on their
+way is held again; jobs of the batch lane are counted when they end (RELIABILITY.md 5.10, G11).
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from infra import budgets, hierarchy
+from infra.clickhouse.blocks import parse_metadata
+from infra.clickhouse.client import ClickHouse
+from infra.kafka.broker import Kafka
+from infra.kafka.carriage import fetched
+from infra.kafka.envelope import Poison, decode
+from infra.kafka.log import Incoming, Mark, Partition
+from infra.kafka.offsets import decode as unfinished
+from infra.platform import Platform
+from infra.redis.admission import Charge
+from infra.redis.ledger import Settlement, Spent, hold_again, open_ledger
+from schemas.budget import Period, nano, span_of
+from schemas.job import Caller, Job
+from schemas.slip import Stage
+from schemas.topics import COMPLETIONS, ROUTER, Lane, job_topic
+from services.accounting.sums import Ended, Sums
+
+log = logging.getLogger(__name__)
+
+_POLL_S: Final = 0.2
+_STILL_S: Final = 0.3
+_TRIES: Final = 20
+
+_SUMS: Final = """
+SELECT organization, team, project, environment, key_id, user,
+       sumIf(cost_usd, ts >= fromUnixTimestamp64Milli({day:Int64})) AS day_usd,
+       sumIf(cost_usd, ts >= fromUnixTimestamp64Milli({week:Int64})) AS week_usd,
+       sumIf(cost_usd, ts >= fromUnixTimestamp64Milli({month:Int64})) AS month_usd,
+       sum(cost_usd) AS total_usd,
+       sumIf(prompt_tokens + completion_tokens, ts >= fromUnixTimestamp64Milli({day:Int64})) AS day_tokens,
+       sumIf(prompt_tokens + completion_tokens, ts >= fromUnixTimestamp64Milli({week:Int64})) AS week_tokens,
+       sumIf(prompt_tokens + completion_tokens, ts >= fromUnixTimestamp64Milli({month:Int64})) AS month_tokens,
+       sum(prompt_tokens + completion_tokens) AS total_tokens
+FROM sluice.usage
+WHERE organization = {organization:String}
+GROUP BY organization, team, project, environment, key_id, user
+"""
+
+
+class Rebuild:
+    """Counts everything anew. `writing` is held while a block is written to ClickHouse by this process."""
+
+    def __init__(self, platform: Platform, clickhouse: ClickHouse, writing: asyncio.Lock) -> None:
+        self._platform, self._clickhouse, self._writing = platform, clickhouse, writing
+
+    async def __call__(self) -> None:
+        """Opens the ledger, unless somebody else does. Raises what Kafka, ClickHouse and Redis raise."""
+        platform = self._platform
+        began = asyncio.get_running_loop().time()
+        async with self._writing:
+            booked, spent = await self._booked()
+        sums = Sums(platform.control.table)
+        settled, unbooked = await self._unbooked(booked, sums)
+        for key, more in unbooked.spent.items():
+            known = spent.setdefault(key, more)
+            if known is not more:
+                known.usd_nano += more.usd_nano
+                known.tokens += more.tokens
+        ended = {job_id for job_id, _ in unbooked.jobs}
+        held = await self._hold_again(ended)
+        if await open_ledger(platform.redis, secrets.token_hex(8), settled, spent):
+            seconds = asyncio.get_running_loop().time() - began
+            log.info("ledger: open after %.1f s, with %d counters; %d jobs on their way", seconds, len(spent), held)
+
+    async def _booked(self) -> tuple[dict[Partition, int], dict[str, Spent]]:
+        """What is in ClickHouse, and up to which record of each partition (the next to be booked)."""
+        for _ in range(_TRIES):
+            before = await self._marks()
+            await asyncio.sleep(_STILL_S)
+            if before == await self._marks():
+                spent = await self._sums()
+                if before == await self._marks():
+                    return {p: mark.offset for p, mark in before.items()}, spent
+        # Another process goes on booking: what it does meanwhile is counted twice, which is on the safe side.
+        before = await self._marks()
+        return {p: mark.offset for p, mark in before.items()}, await self._sums()
+
+    async def _marks(self) -> dict[Partition, Mark]:
+        """Where accounting stands. A block that was planned is not written while we hold the lock, and is seen as it moves on."""
+        partitions = [Partition(COMPLETIONS.name, n) for n in range(COMPLETIONS.partitions)]
+        found = await self._platform.kafka.committed("sluice-accounting", partitions)
+        for mark in found.values():
+            parse_metadata(mark.metadata)
+        return found
+
+    async def _sums(self) -> dict[str, Spent]:
+        now_ms, spent = self._platform.clock(), dict[str, Spent]()
+        for organization in self._platform.control.table.organizations.values():
+            starts = {p.value: span_of(p, now_ms, organization.time_zone).starts_ms for p in Period}
+            rows = await self._clickhouse.query(_SUMS, {"organization": organization.name, **starts})
+            for row in rows:
+                self._add(spent, cast("Mapping[str, Any]", row), now_ms, organization.time_zone)
+        return spent
+
+    def _add(self, spent: dict[str, Spent], row: Mapping[str, Any], now_ms: int, time_zone: str) -> None:
+        caller = Caller.model_validate({name: row[name] for name in Caller.model_fields if name in row})
+        ids = {span_of(period, now_ms, time_zone).id: period.value for period in Period}
+        levels = hierarchy.levels(self._platform.control.table, caller)
+        for key, forgotten_ms in budgets.counters(levels, now_ms, time_zone):
+            period = ids[key.rpartition(":")[2]]
+            one = spent.setdefault(key, Spent(forgotten_ms))
+            one.usd_nano += nano(Decimal(row[f"{period}_usd"]))
+            one.tokens += int(row[f"{period}_tokens"])
+
+    async def _unbooked(self, booked: Mapping[Partition, int], sums: Sums) -> tuple[dict[int, int], Settlement]:
+        """What the log has beyond the books; and of each partition its last record."""
+        settlement, before = Settlement(), dict[str, frozenset[str]]()
+        reader = await self._platform.kafka.reader([Partition(COMPLETIONS.name, n) for n in range(COMPLETIONS.partitions)])
+        last = dict[int, int]()
+        try:
+            starts = await reader.starts()
+            for partition, start in starts.items():
+                begin = max(start, booked.get(partition, 0))
+                reader.seek(partition, begin)
+                last[partition.partition] = begin - 1
+            async for records in reader.rest(_POLL_S):
+                for record in records:
+                    last[record.partition] = record.offset
+                    if ended := await self._ended(record):
+                        sums.add(settlement, ended, before)
+        finally:
+            await reader.stop()
+        return last, settlement
+
+    async def _ended(self, record: Incoming) -> Ended | None:
+        resolved = await fetched(record, self._platform.files)
+        try:
+            return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
+        except ValueError:
+            return None
+
+    async def _hold_again(self, ended: set[str]) -> int:
+        """Holds again what interactive jobs may cost that are on their way. Gives how many there are."""
+        count, now_ms = 0, self._platform.clock()
+        for stage in (Stage.GUARD, Stage.CACHE, Stage.ROUTER):
+            for job in await self._on_their_way(stage):
+                if job.estimate is None or job.id in ended or job.deadline_ms <= now_ms:
+                    continue
+                organization = self._platform.control.table.organizations.get(job.caller.organization)
+                levels = hierarchy.levels(self._platform.control.table, job.caller)
+                lines = budgets.lines(levels, job.accepted_ms, organization.time_zone if organization else "UTC")
+                charge = Charge(
+                    allowances=budgets.hard(lines),
+                    tokens=job.estimate.input_tokens + job.estimate.output_tokens,
+                    usd_nano=job.estimate.usd_nano,
+                    lease_ms=job.deadline_ms - now_ms + _GRACE_MS,
+                )
+                count += await hold_again(self._platform.redis, charge, job.id)
+        return count
+
+    async def _on_their_way(self, stage: Stage) -> Sequence[Job]:
+        topic = job_topic(stage.value, Lane.INTERACTIVE)
+        partitions = [Partition(topic, n) for n in range(ROUTER.partitions)]
+        marks = await self._platform.kafka.committed(f"sluice-{stage.value}", partitions)
+        return await _unfinished_jobs(self._platform, self._platform.kafka, partitions, marks)
+
+
+_GRACE_MS: Final = 60_000
+
+
+async def _unfinished_jobs(
+    platform: Platform, kafka: Kafka, partitions: Sequence[Partition], marks: Mapping[Partition, Mark]
+) -> list[Job]:
+    reader = await kafka.reader(partitions)
+    found: list[Job] = []
+    pending: dict[Partition, tuple[set[int], int]] = {}
+    try:
+        for partition, start in (await reader.starts()).items():
+            mark = marks.get(partition, Mark(start))
+            pending[partition] = unfinished(mark.offset, mark.metadata)
+            reader.seek(partition, max(start, mark.offset))
+        async for records in reader.rest(_POLL_S):
+            for record in records:
+                open_, following = pending[Partition(record.topic, record.partition)]
+                if record.offset < following and record.offset not in open_:
+                    continue
+                resolved = await fetched(record, platform.files)
+                job = resolved if isinstance(resolved, Poison) else decode(resolved, Job)
+                if isinstance(job, Job):
+                    found.append(job)
+    finally:
+        await reader.stop()
+    return found

@@ -1,0 +1,191 @@
+"""What was held for a job becomes spent when it ends: completions are settled in Redis, in their order, each once.
+
+Redis itself knows up to which record of each partition it is settled, in the same step in which it counts: what is delivered
+again is skipped, whatever Kafka knows. It doesn't wait for ClickHouse: budgets are exact also while the books are behind.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+from infra.alerts import Alerts
+from infra.files import FileStore
+from infra.kafka.carriage import fetched
+from infra.kafka.envelope import Poison
+from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
+from infra.redis import ledger
+from infra.redis.client import Redis, RedisUnavailable
+from infra.redis.ledger import LedgerClosed, OutOfOrder, Settlement
+from infra.redis.once import Once
+from infra.telemetry import metrics
+from services.accounting.budget_alerts import BudgetAlerts
+from services.accounting.runaway import Watch
+from services.accounting.sums import Ended, Sums
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+_IDLE_POLL_S = 1.0
+_RETRY_S = 0.25
+_SWEEP_S = 1.0
+_COMMIT_S = 1.0
+_UNKNOWN = -2
+
+
+class SettlementStage:
+    """Reads completions as a member of a group, and settles them."""
+
+    def __init__(
+        self,
+        source: Source,
+        redis: Redis,
+        files: FileStore,
+        sums: Sums,
+        watch: Watch,
+        alerts: Alerts,
+        rebuild: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`rebuild` counts everything anew and opens the ledger; it returns when somebody has, and raises if it can't be done."""
+        self._source, self._redis, self._files = source, redis, files
+        self._sums, self._watch, self._alerts, self._rebuild = sums, watch, alerts, rebuild
+        self._budgets = BudgetAlerts(alerts, Once(redis))
+        self._last: dict[Partition, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open = False
+        self._committed_s = 0.0
+
+    async def start(self) -> None:
+        """Joins the group."""
+        await self._source.start(self)
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._keep())]
+
+    def not_ready(self) -> str | None:
+        if not self._open:
+            return "settlement: the budgets are being counted anew"
+        if not self._tasks or any(task.done() for task in self._tasks):
+            return "settlement: its loop has ended"
+        return None
+
+    async def drain(self) -> None:
+        """What is settled is settled: there is nothing to wait for."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._commit(0)
+
+    async def stop(self) -> None:
+        await self._source.stop()
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._last.pop(partition, None)
+
+    async def assigned(self, partitions: Collection[Partition]) -> None:
+        self._last |= dict.fromkeys(partitions, _UNKNOWN)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if not self._last:
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                records = await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
+                if records:
+                    await self._settle([(record, await self._read(record)) for record in records])
+                await self._commit(_COMMIT_S)
+            except RedisUnavailable as error:
+                log.warning("settlement: %s, trying again", error)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("settlement: trying again")
+                await asyncio.sleep(_RETRY_S)
+
+    async def _settle(self, records: Sequence[tuple[Incoming, Ended | None]]) -> None:
+        """Until they are known to be settled, by us or by somebody else."""
+        while True:
+            last = dict(self._last)
+            settlement, before, seen = Settlement(), dict[str, frozenset[str]](), list[Ended]()
+            for record, ended in records:
+                partition = Partition(record.topic, record.partition)
+                if record.offset <= last.get(partition, record.offset):
+                    continue
+                first, _ = settlement.settled.get(record.partition, (last[partition], 0))
+                settlement.settled[record.partition] = (first, record.offset)
+                if ended is not None:
+                    self._sums.add(settlement, ended, before)
+                    seen.append(ended)
+            if not settlement.settled:
+                return
+            try:
+                done = await ledger.settle(self._redis, settlement)
+            except RedisUnavailable as error:
+                log.warning("settlement: %s, trying again", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            match done:
+                case LedgerClosed():
+                    self._closed()
+                    await asyncio.sleep(_RETRY_S)
+                case OutOfOrder(last=known):
+                    topic = records[0][0].topic
+                    self._last |= {p: known[p.partition] for p in self._last if p.topic == topic and p.partition in known}
+                case _:
+                    self._sums.done(before)
+                    for number, (_, until) in settlement.settled.items():
+                        if (partition := Partition(records[0][0].topic, number)) in self._last:
+                            self._last[partition] = until
+                    await self._tell(seen, done.totals)
+                    return
+
+    async def _read(self, record: Incoming) -> Ended | None:
+        """None for what is no completion: accounting reads the same record, and puts it aside."""
+        resolved = await fetched(record, self._files)
+        try:
+            return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
+        except ValueError:
+            return None
+
+    async def _tell(self, seen: Sequence[Ended], totals: Mapping[str, tuple[int, int]]) -> None:
+        """Who looks at what was spent never holds up what is settled."""
+        try:
+            for ended in seen:
+                await self._watch.saw(ended.caller, ended.lane, ended.ended_ms, ended.usd_nano, ended.fingerprint)
+            await self._budgets.look(self._sums.lines(seen, self._alerts.clock()), totals)
+        except Exception as error:
+            log.warning("settlement: an alert could not be raised (%s)", error)
+
+    async def _keep(self) -> None:
+        """Gives back what is held for dead jobs, and opens the ledger when it is closed."""
+        while True:
+            try:
+                swept, self._open = await ledger.sweep(self._redis)
+                metrics.HOLDS_SWEPT.inc(swept)
+                metrics.LEDGER_OPEN.set(int(self._open))
+                if not self._open:
+                    self._closed()
+                    await self._rebuild()
+                    continue
+            except RedisUnavailable as error:
+                log.warning("settlement: %s, trying again", error)
+            except Exception:
+                log.exception("settlement: the ledger stays closed, trying again")
+            await asyncio.sleep(_SWEEP_S if self._open else _RETRY_S)
+
+    def _closed(self) -> None:
+        if self._open:
+            log.error("settlement: Redis has lost the counters; budgets are closed until they are counted anew")
+        self._open = False
+
+    async def _commit(self, every_s: float) -> None:
+        """For whoever looks at the lag; Redis knows better."""
+        now = asyncio.get_running_loop().time()
+        marks = {partition: Mark(last + 1) for partition, last in self._last.items() if last >= 0}
+        if not marks or now - self._committed_s < every_s:
+            return
+        self._committed_s = now
+        try:
+            await self._source.commit(marks)
+        except CommitRefused:
+            log.info("settlement: a commit was refused, the group is rebalancing")
+        except Exception as error:
+            log.warning("settlement: can't commit (%s)", type(error).__name__)

@@ -1,0 +1,145 @@
+"""What completions say about money: added up by counter, each provider call once. Without I/O; it reads the control table."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from pydantic import BaseModel
+
+from infra import budgets, hierarchy
+from infra.budgets import BudgetLine
+from infra.hierarchy import Level
+from infra.kafka.table import ControlTable
+from infra.redis.ledger import Settlement, Spent
+from schemas.budget import nano
+from schemas.ids import accepted_ms
+from schemas.job import Caller
+from schemas.topics import Lane
+
+MOST_REMEMBERED: Final = 50_000
+"""Jobs whose provider calls are remembered, for a completion that comes again in the log."""
+
+_MOST_CALLERS: Final = 20_000
+
+
+_Place = tuple[str, str, str, str, str, str]
+"""Where a caller stands in the hierarchy."""
+
+
+class _Tokens(BaseModel):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Attempt(BaseModel):
+    id: str
+    cost_usd: Decimal = Decimal(0)
+    usage: _Tokens = _Tokens()
+
+
+class Ended(BaseModel):
+    """A completion, as far as it matters for what was spent."""
+
+    job_id: str
+    caller: Caller
+    lane: Lane
+    accepted_ms: int
+    ended_ms: int
+    fingerprint: str = ""
+    attempts: tuple[_Attempt, ...] = ()
+
+    @property
+    def usd_nano(self) -> int:
+        return sum(nano(attempt.cost_usd) for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    levels: tuple[Level, ...]
+    time_zone: str
+
+
+class Sums:
+    """Makes settlements of completions. What it remembers is bounded, and forgotten with the process: books make up for it."""
+
+    def __init__(self, table: ControlTable) -> None:
+        self._table = table
+        self._paid: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._version = -1
+        self._callers: dict[_Place, _Standing] = {}
+        self._counters: dict[tuple[_Place, int], tuple[tuple[str, int], ...]] = {}
+
+    def add(self, settlement: Settlement, ended: Ended, before: dict[str, frozenset[str]]) -> None:
+        """Adds a completion. `before` takes what is to be remembered once the settlement is known to be done."""
+        known = before.get(ended.job_id) or self._paid.get(ended.job_id, frozenset())
+        fresh = [attempt for attempt in ended.attempts if attempt.id not in known]
+        tokens = sum(attempt.usage.input_tokens + attempt.usage.output_tokens for attempt in fresh)
+        settlement.jobs.append((ended.job_id, tokens))
+        if ended.caller.key_id:
+            settlement.used[ended.caller.key_id] = max(ended.accepted_ms, settlement.used.get(ended.caller.key_id, 0))
+        if not fresh:
+            return
+        before[ended.job_id] = known | {attempt.id for attempt in fresh}
+        cost = sum(nano(attempt.cost_usd) for attempt in fresh)
+        if not cost and not tokens:
+            return
+        for key, forgotten_ms in self._counters_of(ended.caller, _admitted_ms(ended)):
+            spent = settlement.spent.get(key)
+            if spent is None:
+                spent = settlement.spent[key] = Spent(forgotten_ms)
+            spent.usd_nano += cost
+            spent.tokens += tokens
+
+    def done(self, before: Mapping[str, frozenset[str]]) -> None:
+        """The settlement is done: what was paid is remembered."""
+        self._paid.update(before)
+        while len(self._paid) > MOST_REMEMBERED:
+            self._paid.popitem(last=False)
+
+    def lines(self, seen: Iterable[Ended], now_ms: int) -> list[tuple[str, BudgetLine]]:
+        """The budgets above those who are billed for these, with their team."""
+        places = {_place(ended.caller): ended.caller for ended in seen}
+        return [
+            (caller.team, line)
+            for caller in places.values()
+            for standing in [self._standing(caller)]
+            for line in budgets.lines(standing.levels, now_ms, standing.time_zone)
+        ]
+
+    def _standing(self, caller: Caller) -> _Standing:
+        if self._version != self._table.version or len(self._callers) > _MOST_CALLERS:
+            self._version = self._table.version
+            self._callers.clear()
+            self._counters.clear()
+        place = _place(caller)
+        found = self._callers.get(place)
+        if found is None:
+            organization = self._table.organizations.get(caller.organization)
+            zone = organization.time_zone if organization else "UTC"
+            found = self._callers[place] = _Standing(hierarchy.levels(self._table, caller), zone)
+        return found
+
+    def _counters_of(self, caller: Caller, at_ms: int) -> tuple[tuple[str, int], ...]:
+        standing = self._standing(caller)
+        # Periods begin at midnight, somewhere: no quarter of an hour lies in two of them.
+        asked = (_place(caller), at_ms // 900_000)
+        found = self._counters.get(asked)
+        if found is None:
+            if len(self._counters) > 4 * _MOST_CALLERS:
+                self._counters.clear()
+            found = self._counters[asked] = tuple(budgets.counters(standing.levels, at_ms, standing.time_zone))
+        return found
+
+
+def _place(caller: Caller) -> _Place:
+    return (caller.organization, caller.team, caller.project, caller.environment, caller.key_id, caller.user)
+
+
+def _admitted_ms(ended: Ended) -> int:
+    """In whose period it is counted: as its id says, which the books go by too."""
+    try:
+        return accepted_ms(ended.job_id)
+    except ValueError:
+        return ended.accepted_ms
