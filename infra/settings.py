@@ -1,10 +1,12 @@
 """One typed object a process. Nobody else reads the environment."""
 
 import os
+from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -23,6 +25,10 @@ class Settings(BaseSettings):
     url: str = Field(default="", description="base URL of a running system, for the command line")
     admin_key: SecretStr = SecretStr("")
     key: SecretStr = Field(default=SecretStr(""), description="a virtual key, for the command line")
+    itsm_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="whsec_…, signs what comes to /hooks/itsm (several, apart by spaces: any of them); empty: no hook",
+    )
     signing_key: SecretStr = Field(default=SecretStr(""), description="shared by all services; signs jobs")
 
     host: str = "127.0.0.1"
@@ -47,9 +53,22 @@ class Settings(BaseSettings):
         default="", description="where the files of /v1/files lie: a folder, or a URL that fsspec takes (s3://bucket/prefix)"
     )
 
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="networks (CIDR, apart by commas) of proxies whose x-forwarded-for is believed"
+    )
+
     otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
+    otlp_headers: SecretStr = Field(
+        default=SecretStr(""), description="sent with spans: name=value,name=value, as in OTEL_EXPORTER_OTLP_HEADERS"
+    )
     log_level: str = "INFO"
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _apart(cls, given: object) -> object:
+        """Raises ValueError for what is no network."""
+        networks = [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+        return tuple(str(ip_network(network, strict=False)) for network in cast("Sequence[str]", networks))
 
     def secret(self, reference: str) -> str | None:
         """The secret that a credential reference of a deployment names, or None if there is none.

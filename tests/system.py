@@ -241,14 +241,14 @@ class System:
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
 
     @classmethod
-    async def start(cls, data_dir: Path, config: str, *options: str) -> Self:
-        """`sluice up` with a configuration; returns after its ready line."""
+    async def start(cls, data_dir: Path, config: str, *options: str, **variables: str) -> Self:
+        """`sluice up` with a configuration, and these variables in its environment; returns after its ready line."""
         file, log = data_dir / "sluice.yaml", data_dir / "up.log"
         file.write_text(config)
         # What an earlier run said would be taken for this one's.
         await asyncio.to_thread(log.unlink, missing_ok=True)
         words = ["up", "--data-dir", data_dir, "--port", "0", "--config", file, *options]
-        child = Child("sluice up", [SLUICE, *words], log=log, cwd=data_dir, env=environment())
+        child = Child("sluice up", [SLUICE, *words], log=log, cwd=data_dir, env=environment(**variables))
         await launch(child, lambda: _says_ready(log), START_S)
         return cls(child, data_dir, log, ready_url(log))
 

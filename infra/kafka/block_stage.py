@@ -120,8 +120,12 @@ class _Way(Generic[Row]):
 class BlockStage(Generic[Row]):
     """Reads topics as a member of a group, each partition in order, and writes blocks of their records, each once."""
 
-    def __init__(self, name: str, source: Source, read: Read[Row], write: Write[Row], limits: Limits) -> None:
+    def __init__(
+        self, name: str, source: Source, read: Read[Row], write: Write[Row], limits: Limits, *, may_idle: bool = False
+    ) -> None:
+        """`may_idle`: of fewer partitions than members, so that one without any is ready too."""
         self.name = name
+        self._may_idle = may_idle
         self._source = source
         self._read = read
         self._write = write
@@ -142,7 +146,7 @@ class BlockStage(Generic[Row]):
         """Why the stage isn't ready, or None if it is."""
         if self._stuck:
             return next(iter(self._stuck.values()))
-        if not self._ways:
+        if not self._ways and not self._may_idle:
             return f"{self.name}: no partitions assigned yet"
         if self._loop is None or self._loop.done():
             return f"{self.name}: its loop has ended"

@@ -18,7 +18,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, TopicPartition
 
 from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
-from schemas.topics import Topic
+from schemas.topics import DAY_MS, Topic
 
 _REQUEST_MS = 15_000
 """A request that a broker took just before it died, or just before it was there again, is never answered; by default it is
@@ -128,6 +128,10 @@ class Kafka(Sink):
         """
         return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot, may_wait_ms)
 
+    async def committed(self, group: str, partitions: Collection[Partition]) -> dict[Partition, Mark]:
+        """What a group has committed; a partition without a commit is missing."""
+        return await committed(self._admin, group, partitions)
+
     async def reader(self, partitions: Collection[Partition]) -> "Reader":
         """Reads partitions assigned by hand, without a group."""
         subscriber: Any = cast("Any", self._broker).subscriber(
@@ -138,6 +142,14 @@ class Kafka(Sink):
         )
         await subscriber.start()
         return Reader(subscriber.consumer, partitions, subscriber.stop)
+
+
+async def committed(admin: AIOKafkaAdminClient, group: str, partitions: Collection[Partition]) -> dict[Partition, Mark]:
+    """What a group has committed; a partition without a commit is missing."""
+    found = await admin.list_consumer_group_offsets(group, partitions=[AioPartition(*p) for p in partitions])
+    return {
+        Partition(p.topic, p.partition): Mark(mark.offset, mark.metadata or "") for p, mark in found.items() if mark.offset >= 0
+    }
 
 
 class Reader:
@@ -273,13 +285,7 @@ class _KafkaSource(Source):
             await consumer.stop()
 
     async def committed(self, partitions: Collection[Partition]) -> dict[Partition, Mark]:
-        wanted = [AioPartition(*p) for p in partitions]
-        found = await self._admin.list_consumer_group_offsets(self._group, partitions=wanted)
-        return {
-            Partition(p.topic, p.partition): Mark(mark.offset, mark.metadata or "")
-            for p, mark in found.items()
-            if mark.offset >= 0
-        }
+        return await committed(self._admin, self._group, partitions)
 
     async def end(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         ends = await self._consumer.end_offsets([AioPartition(*p) for p in partitions])
@@ -322,5 +328,11 @@ class _Rebalances(ConsumerRebalanceListener):
 def _topic_configs(topic: Topic) -> dict[str, str]:
     configs = {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(2 * 1024 * 1024)}
     if topic.compacted:
-        configs |= {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "86400000"}
+        configs |= {
+            "cleanup.policy": "compact",
+            "min.cleanable.dirty.ratio": "0.1",
+            "segment.ms": "86400000",
+            # What accounting hasn't written down yet must not be compacted away: every version of a policy is kept there.
+            "min.compaction.lag.ms": str(7 * DAY_MS),
+        }
     return configs

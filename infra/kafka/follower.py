@@ -1,4 +1,4 @@
-"""A partition that is read from its end on, by hand and without a group."""
+"""A partition that is read from its end on, or from a time on, by hand and without a group."""
 
 import asyncio
 import logging
@@ -14,16 +14,24 @@ _RETRY_S = 0.2
 
 
 class Follower:
-    """Gives each record that is written after `start` has returned to `take`, in order, until it is stopped."""
+    """Gives each record that is written after `start` has returned to `take`, in order, until it is stopped.
 
-    def __init__(self, kafka: Kafka, partition: Partition, take: Callable[[Incoming], Awaitable[None]]) -> None:
-        self._kafka, self._partition, self._take = kafka, partition, take
+    `since_ms`: unix milliseconds; what was written from then on comes before.
+    """
+
+    def __init__(
+        self, kafka: Kafka, partition: Partition, take: Callable[[Incoming], Awaitable[None]], since_ms: int | None = None
+    ) -> None:
+        self._kafka, self._partition, self._take, self._since_ms = kafka, partition, take, since_ms
         self._reader: Reader | None = None
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._reader = await self._kafka.reader([self._partition])
-        await self._reader.seek_to_end()
+        if self._since_ms is None:
+            await self._reader.seek_to_end()
+        else:
+            await self._reader.seek_to_time(self._since_ms)
         self._loop = asyncio.create_task(self._follow(self._reader))
 
     @property

@@ -1,4 +1,4 @@
-"""Signatures of standard-webhooks (standardwebhooks.com, version 1: HMAC-SHA256). Pure.
+"""Signatures of standard-webhooks (standardwebhooks.com, version 1: HMAC-SHA256), made and checked. Pure.
 
 A team's secrets are derived from the key that all services share, so that they are stored nowhere. A rotation is the next version
 number; events are signed with it and with the one before, until the version after that.
@@ -12,6 +12,12 @@ from infra.signing import Signer
 from schemas.control import Team
 
 SECRET_PREFIX = "whsec_"
+
+TOLERANCE_S = 300
+"""So far a timestamp may be from our clock, both ways: standard-webhooks' own advice."""
+
+_SECRET_BYTES = range(24, 65)
+_MOST_SIGNATURES = 16
 
 
 def secret_of(signer: Signer, team: Team, version: int) -> bytes:
@@ -45,3 +51,21 @@ def signed_headers(secrets: Sequence[bytes], event_id: str, timestamp_s: int, bo
         "webhook-timestamp": str(timestamp_s),
         "webhook-signature": signature(secrets, event_id, timestamp_s, body),
     }
+
+
+def secret_in(text: str) -> bytes:
+    """The bytes of a secret as people keep it. Raises ValueError, which doesn't repeat it."""
+    try:
+        secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:  # not base64, or not even ASCII
+        secret = b""
+    if not text.startswith(SECRET_PREFIX) or len(secret) not in _SECRET_BYTES:
+        raise ValueError(f"a secret is `{SECRET_PREFIX}` and base64 of {_SECRET_BYTES[0]} to {_SECRET_BYTES[-1]} bytes")
+    return secret
+
+
+def is_signed(secrets: Sequence[bytes], event_id: str, timestamp_s: int, body: bytes, given: str) -> bool:
+    """True if `given` (`webhook-signature` as it came) has a signature by one of the secrets. Compared in constant time."""
+    ours = [one.encode() for one in signature(secrets, event_id, timestamp_s, body).split()]
+    theirs = [one.encode() for one in given.split(" ")[:_MOST_SIGNATURES]]
+    return any([hmac.compare_digest(mine, one) for mine in ours for one in theirs])

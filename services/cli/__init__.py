@@ -1,6 +1,7 @@
 """`sluice`: the command line. A command is imported only to be run, so that `sluice --help` comes at once."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,23 @@ COMMANDS: dict[str, str] = {
     "up": "Start everything on this machine.",
     "serve": "Run one service against servers named by settings.",
     "doctor": "Check everything, and say what to do.",
-    "config": "Policy as code: check, plan, apply.",
-    "teams": "Teams: create, list.",
-    "keys": "Virtual keys and job tokens: create, list, revoke, job-token.",
+    "config": "Policy as code: check, plan, apply, drift, import-litellm.",
+    "organization": "The organization: show, set.",
+    "teams": "Teams: create, list, show, set, delete.",
+    "projects": "Projects of teams: create, list, show, set, delete.",
+    "environments": "Environments of projects: create, list, show, set, delete.",
+    "users": "Users and their roles: create, list, show, set, delete.",
+    "keys": "Virtual keys and job tokens: create, list, show, set, rotate, revoke, resume, job-token.",
+    "budgets": "Budgets of any level: set, list, remove.",
+    "limits": "Limits of any level: set, list.",
+    "operators": "Credentials for administration, with a role: create, list, show, set, revoke.",
+    "identity-providers": "OIDC issuers whose tokens say who asks: create, list, show, set, delete.",
+    "models": "Models and their deployments: list, show.",
+    "whoami": "As whom these commands administrate.",
+    "policy": "Explain a policy: of a key or a team, of a job then and now.",
+    "events": "Who changed what, when and why.",
+    "approvals": "Ask for a key, more budget or a model: ask, list, show, grant, refuse, collect.",
+    "alerts": "Alerts: budgets that burn, keys that run away.",
     "webhooks": "Webhooks: secrets, and a test event.",
     "submit": "Send a file of batch lines straight to Kafka, and wait for the results.",
     "trace": "The way of a job: every stage, every provider call, with times and cost.",
@@ -57,6 +72,32 @@ def _app_of(name: str) -> typer.Typer:
             from services.cli import keys
 
             return keys.app
+        case "organization" | "projects" | "environments" | "users" | "operators" | "budgets" | "limits" | "models":
+            return import_module(f"services.cli.{name}").app
+        case "identity-providers":
+            from services.cli import identity_providers
+
+            return identity_providers.app
+        case "whoami":
+            from services.cli.whoami import whoami
+
+            return _alone(whoami)
+        case "policy":
+            from services.cli import policy
+
+            return policy.app
+        case "approvals":
+            from services.cli import approvals
+
+            return approvals.app
+        case "events":
+            from services.cli.events import events
+
+            return _alone(events)
+        case "alerts":
+            from services.cli.alerts import alerts
+
+            return _alone(alerts)
         case "webhooks":
             from services.cli import webhooks
 
@@ -89,6 +130,13 @@ def _alone(command: Callable[..., None]) -> typer.Typer:
     return app
 
 
+def _defaults(command: object, defaults: dict[str, object]) -> dict[str, object]:
+    """The defaults of a command, or of each command in a group."""
+    if isinstance(command, TyperGroup):
+        return {name: _defaults(sub, defaults) for name, sub in command.commands.items()}
+    return defaults
+
+
 class Commands(TyperGroup):
     """All commands: their names and what they do are known before they're imported."""
 
@@ -98,10 +146,7 @@ class Commands(TyperGroup):
             command = load(name)
             self.add_command(command, name)
             # `--data-dir` may stand before the command too.
-            defaults: dict[str, object] = {"data_dir": ctx.params.get("data_dir")}
-            if isinstance(command, TyperGroup):
-                defaults = {sub: defaults for sub in command.commands}
-            ctx.default_map = {name: defaults}
+            ctx.default_map = {name: _defaults(command, {"data_dir": ctx.params.get("data_dir")})}
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.settings import Settings
 from schemas.base import JsonObject
 from services.cli import endpoints
-from services.cli.output import Failed
+from services.cli.output import Failed, listed
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="folder of the running system  [default: .sluice]")]
 Json = Annotated[bool, typer.Option("--json", help="data as JSON")]
@@ -108,18 +108,40 @@ class Api:
     def post(self, path: str, body: JsonObject) -> JsonObject:
         return self._call("POST", path, body=body)
 
-    def put(self, path: str, body: JsonObject) -> JsonObject:
-        return self._call("PUT", path, body=body)
+    def all(self, path: str, **params: str) -> list[JsonObject]:
+        """All of a list, page by page."""
+        found: list[JsonObject] = []
+        while True:
+            answer = self.get(path, **params)
+            found += listed(answer)
+            after = answer.get("last_id")
+            if not answer.get("has_more") or not isinstance(after, str):
+                return found
+            params["after"] = after
 
-    def delete(self, path: str) -> JsonObject:
-        return self._call("DELETE", path)
+    def put(self, path: str, body: JsonObject, version: int | None = None) -> JsonObject:
+        return self._call("PUT", path, body=body, version=version)
+
+    def patch(self, path: str, body: JsonObject, version: int | None = None) -> JsonObject:
+        """A merge patch; `version`: only if this one still stands."""
+        return self._call("PATCH", path, body=body, version=version)
+
+    def delete(self, path: str, version: int | None = None, **params: str) -> JsonObject:
+        return self._call("DELETE", path, params=params, version=version)
 
     def _call(
-        self, method: str, path: str, *, params: dict[str, str] | None = None, body: JsonObject | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        body: JsonObject | None = None,
+        version: int | None = None,
     ) -> JsonObject:
         """The JSON object that was answered. Raises Failed with the server's own words if it refuses."""
+        headers = {} if version is None else {"if-match": f'"{version}"'}
         try:
-            response = self._http.request(method, path, params=params, json=body)
+            response = self._http.request(method, path, params=params, json=body, headers=headers)
         except httpx.TransportError as error:
             raise Failed(f"Sluice at {self._base_url} doesn't answer ({describe(error)}). `sluice doctor` says more.") from error
         try:

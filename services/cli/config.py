@@ -1,5 +1,6 @@
 """`sluice config`: policy as code."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +11,21 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from infra.settings import Settings
 from schemas.base import JsonObject
-from services.cli.client import Api, DataDir, Json, find, load_settings
+from services.cli.client import Api, DataDir, Json, System, find, load_settings
 from services.cli.output import Failed, cell, emit, line, note
-from services.cli.plan import changes, render
+from services.cli.plan import changes, drift, render, render_drift
 from services.cli.prices import unpriced
-from services.portal.config import ConfigError, Configuration, Parsed, read
+from services.portal.config import ConfigError, Parsed, import_litellm, read
+from services.portal.declared import Configuration
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Policy as code: models, policies, teams from files.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Policy as code: models, policies, teams and people from files."
+)
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False, allow_dash=True)]
 
 CHANGES = 2
-"""Exit status of `plan` when there is something to do, as terraform's -detailed-exitcode has it."""
+"""Exit status of `plan` and `drift` when there is something to tell, as terraform's -detailed-exitcode has it."""
 
 
 class Applied(BaseModel):
@@ -45,11 +49,12 @@ def check(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Check files without a running system: exit status 1 if they can't be used."""
+    """Check files without a running system: exit status 1 if they can't be used, or, with --strict, say what can't be mapped."""
     parsed = read_and_warn(files, load_settings(data_dir), as_json=as_json)
     models = parsed.models or ()
     if as_json:
-        emit({"valid": True, "models": [m.name for m in models], "problems": [], "warnings": list[JsonValue](parsed.warnings)})
+        told: JsonObject = {"warnings": list[JsonValue](parsed.warnings), "notes": list[JsonValue](parsed.notes)}
+        emit({"valid": True, "models": [m.name for m in models], "problems": [], **told})
     else:
         line(f"{len(models)} models, {sum(len(m.deployments) for m in models)} deployments, {len(parsed.teams)} teams")
     if strict and parsed.warnings:
@@ -72,9 +77,68 @@ def plan(files: Files, as_json: Json = False, data_dir: DataDir = None) -> None:
         raise typer.Exit(CHANGES)
 
 
+@app.command("drift")
+def drift_(files: Files, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Show what was changed by hand since these files were applied: exit status 0 for nothing, 2 for something.
+
+    What was applied is remembered in the data folder of the machine that did it; where nothing is remembered, it is taken to be
+    what the files say.
+    """
+    system = find(data_dir)
+    parsed = read_and_warn(files, system.settings)
+    applied = applied_before(files, system)
+    found = drift(standing(Api.admin(system)), applied, parsed)
+    if as_json:
+        emit({"drift": found.to_json(), "pending": found.pending, "remembered": applied is not None})
+    else:
+        for text in render_drift(found):
+            line(cell(text))
+        note(f"{len(found.found)} changed by hand. `sluice config apply` undoes it." if found.found else "Nothing was changed.")
+        if found.pending:
+            note(f"{found.pending} changes of the files are not applied yet: see `sluice config plan`.")
+    if found.found:
+        raise typer.Exit(CHANGES)
+
+
+@app.command("import-litellm")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="write the sluice.yaml here instead of on stdout")] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Map a LiteLLM config.yaml to a sluice.yaml, and list what can't be mapped, with the reason."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        imported = import_litellm(str(file), text, load_settings(data_dir).secret)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"can't read {file}: {error}") from error
+    except ConfigError as error:
+        raise _refused(error) from error
+    if out is not None:
+        try:
+            with out.open("x", encoding="utf-8") as written:
+                written.write(imported.text)
+        except FileExistsError:
+            raise Failed(f"{out} is there already; give another name, or remove it") from None
+        except OSError as error:
+            raise Failed(f"can't write {out}: {error}") from error
+    if as_json:
+        left_out, notes = list[JsonValue](imported.left_out), list[JsonValue](imported.notes)
+        emit({"sluice_yaml": imported.text, "left_out": left_out, "notes": notes})
+        return
+    if out is None:
+        line(imported.text.rstrip("\n"))
+    for told in imported.notes:
+        note(f"Note: {cell(told)}")
+    for told in imported.left_out:
+        note(f"Not mapped: {cell(told)}")
+    note(f"{len(imported.left_out)} not mapped." + (f" {out} is written." if out else ""))
+
+
 @app.command("apply")
 def apply_(files: Files, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Make the running system as the files say: models exactly so, and the policies that they name."""
+    """Make the running system as the files say: models exactly so, and the policies and people that they name."""
     system = find(data_dir)
     parsed = read_and_warn(files, system.settings)
     if parsed.secrets and not system.is_local:
@@ -83,6 +147,7 @@ def apply_(files: Files, as_json: Json = False, data_dir: DataDir = None) -> Non
             "router must find them; os.environ/NAME leaves them out of it."
         )
     done = apply(Api.admin(system), parsed, system.data_dir)
+    remember(files, parsed, system)
     if as_json:
         emit(done.model_dump(mode="json"))
         return
@@ -127,6 +192,32 @@ def write_secrets(parsed: Parsed, data_dir: Path) -> None:
         partial.rename(folder / name)
 
 
+def remember(files: list[Path], parsed: Parsed, system: System) -> None:
+    """Keeps what was applied from these files, for `drift`. It holds no secrets, only their names."""
+    path = _memory(files, system)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        partial.write_text(parsed.over(Configuration()).model_dump_json(), encoding="utf-8")
+        partial.rename(path)
+    except OSError as error:
+        note(f"Warning: what was applied can't be remembered in {path.parent} ({error.strerror}); `drift` will go by the files.")
+
+
+def applied_before(files: list[Path], system: System) -> Configuration | None:
+    """What was applied from these files, as far as that is remembered here."""
+    try:
+        return Configuration.model_validate_json(_memory(files, system).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _memory(files: list[Path], system: System) -> Path:
+    """One file for these files and this system."""
+    named = "\n".join(["" if system.is_local else system.http, *sorted(str(path.resolve()) for path in files)])
+    return system.data_dir / "applied" / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.json"
+
+
 def read_files(files: list[Path], lookup: Callable[[str], str | None]) -> Parsed:
     """Raises ConfigError with everything that is wrong, or Failed for a file that can't be read."""
     try:
@@ -136,16 +227,21 @@ def read_files(files: list[Path], lookup: Callable[[str], str | None]) -> Parsed
 
 
 def read_and_warn(files: list[Path], settings: Settings, *, as_json: bool = False) -> Parsed:
-    """What the files say; warnings go to stderr. Raises Failed that says everything that is wrong."""
     """Reads files, and tells on stderr what is doubtful in them. Raises Failed with everything that is wrong."""
     try:
         parsed = read_files(files, settings.secret)
     except ConfigError as error:
         if as_json:
             emit({"valid": False, "models": [], "problems": list[JsonValue](error.problems), "warnings": []})
-        raise Failed(f"{len(error.problems)} found\n" + "\n".join(f"  {cell(problem)}" for problem in error.problems)) from error
+        raise _refused(error) from error
+    for told in parsed.notes:
+        note(f"Note: {cell(told)}")
     for warning in parsed.warnings:
         note(f"Warning: {cell(warning)}")
     for alias, deployment in unpriced(parsed.models or ()):
         note(f"Warning: {alias}: {deployment} has no price, so what it costs is booked as 0; write it into model_info")
     return parsed
+
+
+def _refused(error: ConfigError) -> Failed:
+    return Failed(f"{len(error.problems)} found\n" + "\n".join(f"  {cell(problem)}" for problem in error.problems))

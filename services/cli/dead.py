@@ -8,8 +8,7 @@ from pydantic import JsonValue
 
 from schemas.base import JsonObject
 from services.cli.client import Api, DataDir, Json, find
-from services.cli.output import Failed, cell, emit, line, note, table
-from services.cli.teams import listed, moment, text
+from services.cli.output import Failed, cell, emit, line, listed, moment, note, table, text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Dead letters: what could not be handled.")
 

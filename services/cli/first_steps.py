@@ -5,18 +5,20 @@ from pathlib import Path
 
 from infra.secret_files import admin_key
 from infra.settings import Settings
-from services.cli.client import Api
-from services.cli.config import apply, put, read_and_warn, standing
+from services.cli.client import Api, System
+from services.cli.config import apply, put, remember, standing
 from services.portal.catalog import default_models
+from services.portal.config import Parsed
 
 QUICKSTART_TEAM = "quickstart"
 
 
-def apply_config(settings: Settings, url: str, config: Path | None) -> None:
-    """Applies a configuration file; without one, models that need nothing from outside. Raises Failed."""
+def apply_config(settings: Settings, url: str, config: Path | None, parsed: Parsed | None) -> None:
+    """Applies a configuration file, as it was read; without one, models that need nothing from outside. Raises Failed."""
     api = _api(settings, url)
-    if config is not None:
-        apply(api, read_and_warn([config], settings), settings.data_dir)
+    if config is not None and parsed is not None:
+        apply(api, parsed, settings.data_dir)
+        remember([config], parsed, System(settings, url, "", "", "", {}, is_local=True))
         return
     now = standing(api)
     defaults = default_models("OPENAI_API_KEY" in os.environ, os.environ.get("OPENAI_BASE_URL"))

@@ -10,8 +10,7 @@ from schemas.ids import job_id_in
 from schemas.job import JobStatus
 from schemas.topics import Lane
 from services.cli.client import Api, DataDir, Json, find
-from services.cli.output import Failed, emit, note, table
-from services.cli.teams import listed, moment, text
+from services.cli.output import Failed, emit, listed, moment, note, table, text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Asynchronous jobs of all teams.")
 

@@ -4,11 +4,14 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from schemas.base import JsonObject
 
 _ANY_WIDTH = 100_000
 
@@ -21,14 +24,14 @@ class Failed(Exception):
         self.status = status
 
 
-def note(text: str) -> None:
+def note(words: str) -> None:
     """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    print(words, file=sys.stderr, flush=True)
 
 
-def line(text: str) -> None:
+def line(words: str) -> None:
     """A line of data."""
-    print(text, flush=True)
+    print(words, flush=True)
 
 
 def emit(value: JsonValue) -> None:
@@ -49,8 +52,32 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
 
 def cell(value: object) -> str:
     """A value as text that can't move the cursor or set colours: what doesn't print shows as `\\x1b` does."""
-    text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    shown = "" if value is None else str(value)
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown)
+
+
+def listed(answer: JsonObject) -> list[JsonObject]:
+    """The objects of a list as the API gives it."""
+    return members(answer, "data")
+
+
+def members(answer: JsonObject, name: str) -> list[JsonObject]:
+    """The objects in a list of an answer."""
+    data = answer.get(name)
+    return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+
+
+def text(item: JsonObject, member: str) -> str:
+    """A member as text; empty if it is missing or null."""
+    value = item.get(member)
+    return "" if value is None else str(value)
+
+
+def moment(unix_ms: JsonValue) -> str:
+    """A time for a person, in UTC."""
+    if not isinstance(unix_ms, int | float) or not unix_ms:
+        return ""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def quiet() -> None:

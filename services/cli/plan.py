@@ -1,4 +1,4 @@
-"""What a configuration would change: the difference between what stands and what is wanted. Pure."""
+"""What a configuration would change, and what was changed by hand since it was applied. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +7,14 @@ from typing import Literal
 from pydantic import BaseModel, JsonValue
 
 from schemas.base import JsonObject
-from services.portal.config import Configuration, Parsed
+from schemas.policy import Policy
+from services.portal.config import Parsed
+from services.portal.declared import Configuration, settled
 
 Action = Literal["create", "change", "delete"]
 SIGNS: Mapping[Action, str] = {"create": "+", "change": "~", "delete": "-"}
+DRIFTS: Mapping[Action, str] = {"create": "missing", "change": "changed", "delete": "undeclared"}
+"""What was done by hand, by what would undo it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +39,42 @@ class Change:
         return {"action": self.action, "resource": self.resource, "differences": differences}
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What was changed by hand, each as the change that would undo it; and how many changes of the files aren't applied yet."""
+
+    found: tuple[Change, ...]
+    pending: int
+
+    def to_json(self) -> list[JsonValue]:
+        return [
+            {
+                "resource": change.resource,
+                "what": DRIFTS[change.action],
+                "path": difference.path,
+                "declared": difference.after,
+                "standing": difference.before,
+            }
+            for change in self.found
+            for difference in change.differences or (Difference("", None, None),)
+        ]
+
+
 def changes(standing: Configuration, parsed: Parsed) -> list[Change]:
     """What `parsed` would change, sorted by resource."""
-    wanted = parsed.over(standing)
-    now = {f"model/{m.name}": _content(m) for m in standing.models}
-    then = {f"model/{m.name}": _content(m) for m in wanted.models}
-    policies = {team.name: team.policy for team in standing.teams}
-    for team in wanted.teams:
-        key = f"team/{team.name}"
-        then[key] = _content(team.policy)
-        if team.name in policies:
-            now[key] = _content(policies[team.name])
-    if wanted.organization_policy is not None:
-        then["organization"] = _content(wanted.organization_policy)
-        now["organization"] = {} if standing.organization_policy is None else _content(standing.organization_policy)
-    found = [_change(key, now.get(key), then.get(key)) for key in sorted(now | then)]
-    return [change for change in found if change is not None]
+    return _changes(standing, parsed.over(standing))
+
+
+def drift(standing: Configuration, applied: Configuration | None, parsed: Parsed) -> Drift:
+    """What stands otherwise than it was `applied`, unless the files say so too. None: nobody knows, so they are believed."""
+    wanted = changes(standing, parsed)
+    if applied is None:
+        return Drift(tuple(wanted), 0)
+    still = {(change.resource, path) for change in wanted for path in _paths(change)}
+    by_hand = [_narrowed(change, still) for change in _changes(standing, applied)]
+    found = tuple(change for change in by_hand if change is not None)
+    told = {(change.resource, path) for change in found for path in _paths(change)}
+    return Drift(found, len(still - told))
 
 
 def render(found: Iterable[Change]) -> Iterator[str]:
@@ -59,6 +83,51 @@ def render(found: Iterable[Change]) -> Iterator[str]:
         yield f"{SIGNS[change.action]} {change.resource}"
         for difference in change.differences:
             yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
+
+
+def render_drift(drift: Drift) -> Iterator[str]:
+    """Lines for a person."""
+    for change in drift.found:
+        yield f"{change.resource}: {DRIFTS[change.action]}"
+        for difference in change.differences:
+            yield f"    {difference.path}: declared {_shown(difference.after)}, standing {_shown(difference.before)}"
+
+
+def _changes(standing: Configuration, asked: Configuration) -> list[Change]:
+    wanted = settled(asked, standing)
+    then, now = _contents(wanted), _contents(standing)
+    if wanted.organization_policy is not None or wanted.time_zone is not None:
+        then["organization"] = _organization(wanted, wanted)
+        now["organization"] = _organization(standing, wanted)
+    owned = (key for key in now if key in then or (key.startswith("model/") and wanted.owns_models))
+    now = {key: now[key] for key in owned}
+    if not wanted.owns_models:
+        then = {key: content for key, content in then.items() if not key.startswith("model/")}
+        now = {key: content for key, content in now.items() if key in then}
+    found = [_change(key, now.get(key), then.get(key)) for key in sorted(now | then)]
+    return [change for change in found if change is not None]
+
+
+def _contents(configuration: Configuration) -> dict[str, JsonObject]:
+    """All but the organization, by key on the control topic."""
+    return {
+        **{f"model/{m.name}": _content(m) for m in configuration.models},
+        **{f"team/{t.name}": _content(t.policy) for t in configuration.teams},
+        **{f"project/{p.team}/{p.name}": _content(p.policy) for p in configuration.projects},
+        **{f"environment/{e.team}/{e.project}/{e.name}": _content(e.policy) for e in configuration.environments},
+        **{f"user/{u.name}": _content(u.policy) | _content(u, only={"memberships"}) for u in configuration.users},
+        **{f"identity_provider/{p.name}": _content(p) for p in configuration.identity_providers},
+    }
+
+
+def _organization(configuration: Configuration, asked: Configuration) -> JsonObject:
+    """What a configuration says of the members of the organization that are asked for."""
+    content: JsonObject = {}
+    if asked.organization_policy is not None:
+        content = _content(configuration.organization_policy or Policy())
+    if asked.time_zone is not None:
+        content["time_zone"] = configuration.time_zone
+    return content
 
 
 def _change(resource: str, before: JsonObject | None, after: JsonObject | None) -> Change | None:
@@ -72,9 +141,23 @@ def _change(resource: str, before: JsonObject | None, after: JsonObject | None) 
     return Change(action, resource, differences if action == "change" else ())
 
 
-def _content(resource: BaseModel) -> JsonObject:
-    """What somebody wrote: not what the portal adds, nor what is as it is by default."""
-    dumped: JsonObject = resource.model_dump(mode="json", exclude={"kind", "version", "created_ms"})
+def _paths(change: Change) -> list[str]:
+    return [difference.path for difference in change.differences] or [change.action]
+
+
+def _narrowed(change: Change, still: set[tuple[str, str]]) -> Change | None:
+    """A change as far as it concerns what differs `still`."""
+    if not change.differences:
+        return change if any(resource == change.resource for resource, _ in still) else None
+    if (change.resource, "create") in still or (change.resource, "delete") in still:
+        return change
+    differences = tuple(d for d in change.differences if (change.resource, d.path) in still)
+    return Change(change.action, change.resource, differences) if differences else None
+
+
+def _content(resource: BaseModel, only: set[str] | None = None) -> JsonObject:
+    """What somebody wrote: not what the portal adds."""
+    dumped: JsonObject = resource.model_dump(mode="json", include=only, exclude={"kind", "version", "created_ms"})
     return dumped
 
 

@@ -8,9 +8,8 @@ from pydantic import TypeAdapter
 
 from services.cli.client import Api, DataDir, Json, System, find
 from services.cli.jobs import job_id
-from services.cli.output import Failed, emit, line, note, table
+from services.cli.output import Failed, emit, line, moment, note, table
 from services.cli.sql import ask
-from services.cli.teams import moment
 from services.cli.timeline import AttemptRow, JobRow, StoredJob, Timeline, from_books, from_store, lines
 
 PATIENCE_S = 4.0

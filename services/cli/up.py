@@ -18,7 +18,10 @@ from infra.settings import Settings
 from infra.telemetry import logs
 from services.cli import endpoints
 from services.cli.compose import SERVICES, base_url, listen, own_pids, run, run_loop
+from services.cli.config import read_and_warn
 from services.cli.first_steps import apply_config, first_key, try_this
+from services.cli.from_file import with_file
+from services.portal.config import Parsed
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,9 @@ log = logging.getLogger(__name__)
 def up(
     port: Annotated[int | None, typer.Option(help="of the public address; default 8080, or a free one if that is taken")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of everything that is kept")] = None,
-    config: Annotated[Path | None, typer.Option(help="sluice.yaml, applied before the ready line", exists=True)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="sluice.yaml or LiteLLM's config.yaml, applied before the ready line", exists=True)
+    ] = None,
     processes: Annotated[bool, typer.Option("--processes", help="each service a process of its own")] = False,
     quickstart: Annotated[bool, typer.Option("--quickstart", help="make a key, and print what to try")] = False,
 ) -> None:
@@ -36,12 +41,14 @@ def up(
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings.model_copy(update={"data_dir": folder, "slot": settings.slot or "0"})
     logs.configure(settings.log_level)
+    parsed = read_and_warn([config], settings) if config else None
+    settings = with_file(settings, parsed) if parsed else settings
     admin_key(folder, settings.admin_key.get_secret_value())
     try:
         listener = listen(settings.host, settings.port if port is None else port, or_free=port is None)
     except OSError as error:
         sys.exit(f"can't listen on port {port}: {error.strerror}. Give another with --port.")
-    wanted = Wanted(config, quickstart)
+    wanted = Wanted(config, parsed, quickstart)
     run_loop(lambda: _up(settings, listener, wanted, processes=processes))
 
 
@@ -50,6 +57,7 @@ class Wanted:
     """What is to be done before the ready line."""
 
     config: Path | None
+    parsed: Parsed | None
     quickstart: bool
 
 
@@ -69,7 +77,7 @@ async def _up(settings: Settings, listener: socket.socket, wanted: Wanted, *, pr
 
     async def ready() -> None:
         note()
-        await asyncio.to_thread(apply_config, settings, url, wanted.config)
+        await asyncio.to_thread(apply_config, settings, url, wanted.config, wanted.parsed)
         key = await asyncio.to_thread(first_key, settings, url) if wanted.quickstart else None
         print(f"ready {url}", flush=True)
         if key:

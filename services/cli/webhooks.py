@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from services.cli.client import Api, DataDir, Json, find
-from services.cli.output import Failed, emit, line, note
-from services.cli.teams import text
+from services.cli.output import Failed, emit, line, note, text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Webhooks: secrets, and a test event.")
 

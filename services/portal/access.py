@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from schemas.control import Team
 from schemas.errors import NotAllowed, NotFound
 from schemas.event import Author
 from schemas.roles import Role
@@ -46,7 +47,7 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
 }
 
 OF_A_TEAM = frozenset({Role.TEAM_ADMIN, Role.MEMBER})
-"""Roles that are held in a team; the others see all teams."""
+"""Roles that mean nothing without a team. The others hold over all teams, unless they are given for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,38 @@ class Actor:
 
     def may(self, right: Right, team: str = "") -> bool:
         """True if a role has this right, over all teams or, where the thing is a team's, over this one."""
-        return any(right in RIGHTS[role] and (role not in OF_A_TEAM or (team and held == team)) for role, held in self.roles)
+        return any(right in RIGHTS[role] and (_is_above(role, held) or (held and held == team)) for role, held in self.roles)
 
     def sees_all(self) -> bool:
         """True for who sees all teams."""
-        return any(role not in OF_A_TEAM for role, _ in self.roles)
+        return any(_is_above(role, held) for role, held in self.roles)
+
+    def sees(self, team: str) -> bool:
+        """True for who may look at what is this team's."""
+        return self.may(Right.READ, team)
 
     def teams(self) -> frozenset[str]:
         """The teams that somebody with roles in teams alone sees."""
         return frozenset(team for _, team in self.roles if team)
 
 
+def _is_above(role: Role, held: str) -> bool:
+    return not held and role not in OF_A_TEAM
+
+
 ADMIN = Actor("admin", ((Role.PLATFORM_ADMIN, ""),))
 """The holder of the admin key."""
+
+
+def visible(actor: Actor, teams: Mapping[str, Team]) -> Mapping[str, Team]:
+    """The teams that an actor sees, by name."""
+    return teams if actor.sees_all() else {name: team for name, team in teams.items() if actor.sees(name)}
+
+
+def check_any(actor: Actor, what: str) -> None:
+    """Raises NotAllowed for somebody who may look at nothing at all."""
+    if not any(Right.READ in RIGHTS[role] and (held or role not in OF_A_TEAM) for role, held in actor.roles):
+        check(actor, Right.READ, what=what)
 
 
 def check(actor: Actor, right: Right, team: str = "", what: str = "This") -> None:

@@ -4,14 +4,30 @@ from collections.abc import Sequence
 
 from starlette.routing import BaseRoute
 
+from infra.alerts import Alerts
+from infra.events import Acts
+from infra.oidc.tokens import IdentityTokens
 from infra.platform import Platform
+from infra.redis.once import Once
 from infra.secret_files import admin_key
+from services.portal.admin.alerts import alert_endpoints
+from services.portal.admin.approvals import approval_operations
+from services.portal.admin.authentication import Authentication
+from services.portal.admin.explain import explain_endpoints
 from services.portal.admin.operators import operator_endpoints
-from services.portal.admin.routes import admin_routes
+from services.portal.admin.refusals import Refusals
+from services.portal.admin.routes import admin_operations, admin_routes
+from services.portal.admin.spending import spending_endpoints
+from services.portal.alerts import AlertDesk
+from services.portal.approvals import Approvals
+from services.portal.books import Books
 from services.portal.dead import Dead
 from services.portal.handler import Admin
+from services.portal.hooks import ItsmHook, itsm_secrets
+from services.portal.identities import Identities
 from services.portal.jobs import Jobs
 from services.portal.replay import Replay
+from services.portal.spending import Explanations
 
 
 class Portal:
@@ -20,24 +36,44 @@ class Portal:
     name = "portal"
 
     def __init__(self, platform: Platform) -> None:
-        settings = platform.settings
-        self._admin = Admin(platform)
-        key = admin_key(settings.data_dir, settings.admin_key.get_secret_value())
+        settings, clock, table = platform.settings, platform.clock, platform.control.table
+        acts, once = Acts(platform.kafka, clock), Once(platform.redis)
+        self._admin = Admin(platform, acts)
+        self._tokens = IdentityTokens(lambda: list(table.identity_providers.values()), clock)
+        self._books = Books(settings.clickhouse)
+        self._alerts = AlertDesk(platform, self._admin.store)
+        alerts = Alerts(platform.kafka, clock, "portal")
+        approvals = Approvals(self._admin.store, once, alerts)
         dead = Dead(platform)
-        operators = operator_endpoints(Jobs(platform), dead, Replay(platform, self._admin, dead))
-        self.routes: Sequence[BaseRoute] = admin_routes(self._admin, key, operators)
+        operations = [
+            *admin_operations(self._admin, acts),
+            *operator_endpoints(Jobs(platform), dead, Replay(platform, self._admin, dead), acts),
+            *approval_operations(approvals),
+            *spending_endpoints(Explanations(platform, self._admin.budgets)),
+            *explain_endpoints(table, self._books, clock),
+            *alert_endpoints(self._alerts.kept),
+        ]
+        key = admin_key(settings.data_dir, settings.admin_key.get_secret_value())
+        authentication = Authentication(key, table, clock, Identities(self._tokens, table).actor)
+        self.routes: Sequence[BaseRoute] = [
+            *admin_routes(authentication, Refusals(acts, clock), operations),
+            *ItsmHook(approvals, once, clock, itsm_secrets(settings)).routes,
+        ]
 
     async def start(self) -> None:
         await self._admin.ensure_organization()
+        await self._alerts.start()
 
     def not_ready(self) -> str | None:
-        return None
+        return self._alerts.not_ready()
 
     async def drain(self) -> None:
-        return
+        await self._alerts.drain()
 
     async def stop(self) -> None:
-        return
+        await self._alerts.stop()
+        await self._tokens.close()
+        await self._books.close()
 
 
 def build(platform: Platform) -> Portal:

@@ -17,6 +17,7 @@ from schemas.reply import Failed
 from schemas.topics import Lane
 from schemas.usage import Usage
 from services.portal import policy
+from services.portal.access import Actor, Right, check, visible
 
 _AT_ONCE = 100
 _MOST_READ = 2_000
@@ -74,12 +75,14 @@ class Jobs:
         self._records = platform.records("portal")
         self._post = platform.post("portal")
 
-    async def page(self, asked: JobsAsked) -> JobsPage:
-        """A page of the jobs that were asked for. Looks at a bounded number of them, so there may be fewer, or none.
+    async def page(self, asked: JobsAsked, actor: Actor) -> JobsPage:
+        """A page of the jobs that were asked for and are of teams that the actor sees.
+
+        Looks at a bounded number of them, so there may be fewer, or none.
 
         Raises NotFound for an unknown team, InvalidRequest, RedisUnavailable.
         """
-        known = self._platform.control.table.teams
+        known = visible(actor, self._platform.control.table.teams)
         teams = [policy.the_team(known, asked.team).name] if asked.team else list(known)
         found: list[JobShown] = []
         read, after = 0, asked.after
@@ -94,18 +97,19 @@ class Jobs:
             if len(ids) < _AT_ONCE:
                 return JobsPage(found, None)
 
-    async def show(self, job_id: str) -> JobShown:
-        """One job. Raises NotFound if nobody kept it, or no longer; RedisUnavailable."""
-        return self._shown(await self._found(job_id))
+    async def show(self, job_id: str, actor: Actor) -> JobShown:
+        """One job. Raises NotFound if nobody kept it, or no longer, or it is none of the actor's; RedisUnavailable."""
+        return self._shown(await self._found(job_id, actor))
 
-    async def cancel(self, job_id: str) -> JobShown:
-        """The job, for which nobody is called any more; one that has ended stays as it is. Raises as `show`."""
-        found = await self._found(job_id)
+    async def cancel(self, job_id: str, actor: Actor) -> JobShown:
+        """The job, for which nobody is called any more; one that has ended stays as it is. Raises as `show`, and NotAllowed."""
+        found = await self._found(job_id, actor)
+        check(actor, Right.OPERATE, found.ticket.caller.team, "Cancelling a job")
         if found.ended is not None:
             return self._shown(found)
         await self._records.abandon(job_id, found.ticket.deadline_ms - self._platform.clock())
         await self._post.cancel(job_id, "an administrator cancelled it")
-        return await self.show(job_id)
+        return await self.show(job_id, actor)
 
     async def _older(self, teams: Sequence[str], after: str) -> list[str]:
         try:
@@ -113,9 +117,9 @@ class Jobs:
         except ValueError:
             raise InvalidRequest(f"`after` must be the id of a job, not {after[:64]!r}", param="after") from None
 
-    async def _found(self, job_id: str) -> Found:
+    async def _found(self, job_id: str, actor: Actor) -> Found:
         found = await self._tickets.find(job_id)
-        if found is None:
+        if found is None or not actor.sees(found.ticket.caller.team):
             raise NotFound(
                 f"No job {job_id[:64]!r} is kept. Only asynchronous jobs are, for as long as their team's policy says; "
                 "`sluice trace` finds others once they have ended."

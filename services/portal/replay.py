@@ -22,8 +22,10 @@ from schemas.completion import Completion
 from schemas.job import Job
 from schemas.ticket import ticket_of
 from schemas.webhook import WebhookDelivery
+from services.portal.access import Actor
 from services.portal.dead import Dead
-from services.portal.handler import Admin, NewJobToken
+from services.portal.handler import Admin
+from services.portal.wanted import NewJobToken
 from services.portal.ways import Hopeless, Way, first_try, renewed, way_of
 
 log = logging.getLogger(__name__)
@@ -101,20 +103,20 @@ class Replay:
         self._replays = Replays(platform.redis)
         self._post = platform.post("portal")
 
-    async def replay(self, asked: ReplayAsked) -> tuple[list[Replayed], str | None]:
+    async def replay(self, asked: ReplayAsked, actor: Actor) -> tuple[list[Replayed], str | None]:
         """What became of each letter, and the id to go on from if there are more than one call does.
 
         Of letters that weren't named, those replayed before are passed over. Raises NotFound for a letter or a team that isn't
         there, InvalidRequest, RedisUnavailable.
         """
         if asked.team is not None:
-            self._admin.team(asked.team)
+            self._admin.team(asked.team, actor)
         letters, after = await self._asked_for(asked)
         became = await self._replays.became([letter.id for letter in letters])
         results: list[Replayed] = []
         for letter, former in zip(letters, became, strict=True):
             if not former or asked.force:
-                results.append(await self._replay(letter, asked))
+                results.append(await self._replay(letter, asked, actor))
             elif asked.ids is not None:
                 results.append(_left(letter, f"it was replayed before, as {former}; only --force replays it once more"))
         return results, after
@@ -125,7 +127,7 @@ class Replay:
         page = await self._dead.letters(asked.reason, None, asked.after, _AT_ONCE)
         return page.letters, page.after
 
-    async def _replay(self, letter: Letter, asked: ReplayAsked) -> Replayed:
+    async def _replay(self, letter: Letter, asked: ReplayAsked, actor: Actor) -> Replayed:
         plan = await self._plan(letter, asked.team)
         if isinstance(plan, Hopeless):
             return _left(letter, plan.why)
@@ -136,7 +138,7 @@ class Replay:
         if former := await self._replays.begin(letter.id, becomes, again=asked.force):
             return _left(letter, f"somebody else has just replayed it, as {former}")
         try:
-            await self._carry_out(plan)
+            await self._carry_out(plan, actor)
         except Exception:
             await self._replays.forget(letter.id)
             raise
@@ -182,12 +184,12 @@ class Replay:
         found = resolved if isinstance(resolved, Poison) else decode(resolved, model)
         return Hopeless(f"it would be put aside again: {found.detail}") if isinstance(found, Poison) else found
 
-    async def _carry_out(self, plan: Plan) -> None:
+    async def _carry_out(self, plan: Plan, actor: Actor) -> None:
         match plan:
             case NewJob(job=unsigned):
                 await self._begin(self._platform.signer.sign(unsigned))
             case Sent(record=record, token_for=team):
-                await (await self._platform.kafka.send(await self._with_token(record, team) if team else record))
+                await (await self._platform.kafka.send(await self._with_token(record, team, actor) if team else record))
             case Delivered(delivery=delivery):
                 await self._post.webhook(delivery, None)
 
@@ -201,11 +203,11 @@ class Replay:
                 ticket_ms=job.deadline_ms - job.accepted_ms + job.keep_s * 1000,
                 list_key=list_key(job.caller.team),
             )
-            await admit(self._platform.redis, (), keeping)
+            await admit(self._platform.redis, keeping=keeping)
         await self._post.forward(job, "")
 
-    async def _with_token(self, record: Outgoing, team: str) -> Outgoing:
-        minted = await self._admin.job_token(NewJobToken(team=team, expires_in=_TOKEN_S))
+    async def _with_token(self, record: Outgoing, team: str, actor: Actor) -> Outgoing:
+        minted = await self._admin.job_token(NewJobToken(team=team, expires_in=_TOKEN_S), actor)
         authorization = ("authorization", f"Bearer {minted.token}".encode())
         return Outgoing(record.topic, record.key, record.value, (*record.headers, authorization), record.partition)
 

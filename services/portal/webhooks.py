@@ -14,6 +14,7 @@ from infra.webhooks.targets import MAX_URL, Refused, Target, parse
 from schemas.base import JsonObject
 from schemas.control import Team
 from schemas.errors import InvalidRequest
+from schemas.event import Author
 from schemas.policy import inherit
 from services.portal import policy
 
@@ -53,13 +54,13 @@ class Webhooks:
         """The secrets of a team. Raises NotFound."""
         return self._shown(self._team(name))
 
-    async def rotate(self, name: str) -> WebhookSecret:
+    async def rotate(self, name: str, author: Author) -> WebhookSecret:
         """A new secret; events are signed with it and with the one that it follows on. Raises NotFound."""
         async with self._writing:
             team = self._team(name)
             update = {"webhook_secret_version": team.webhook_secret_version + 1, "version": team.version + 1}
             rotated = team.model_copy(update=update)
-            await self._platform.control.write(rotated)
+            await self._platform.control.write(rotated, author=author)
             return self._shown(rotated)
 
     async def try_out(self, name: str, wanted: NewTry) -> Tried:

@@ -7,17 +7,52 @@ today's models must read it for ever. Messages of real runs will stand beside th
 from decimal import Decimal
 from pathlib import Path
 
+from schemas.alert import Alert
 from schemas.attempt import Attempt
 from schemas.base import Message
 from schemas.batch import BatchError, BatchLine, BatchOrder, BatchResponse, BatchResult
+from schemas.budget import Budget, Increase, Period
 from schemas.cancel import Cancel
 from schemas.completion import Completion
-from schemas.control import Deployment, EchoSettings, Model, Organization, Price, Team, VirtualKey
+from schemas.control import (
+    Approval,
+    Deployment,
+    EchoSettings,
+    Environment,
+    GroupRule,
+    Hold,
+    IdentityProvider,
+    Membership,
+    Model,
+    OldSecret,
+    Operator,
+    Organization,
+    Price,
+    Project,
+    Team,
+    User,
+    VirtualKey,
+)
 from schemas.errors import ProviderError, RateLimited
-from schemas.job import Api, CacheRequest, Caller, GuardFinding, Job, JobStatus, Labels, ReplyTo, Step, Verdict
+from schemas.event import AdminEvent
+from schemas.job import Api, CacheRequest, Caller, Estimate, GuardFinding, Job, JobStatus, Labels, ReplyTo, Step, Verdict
 from schemas.kept import Kept
-from schemas.policy import CachePolicy, EffectivePolicy, GuardAction, GuardPolicy, Limits, Policy, WebhookPolicy
+from schemas.policy import (
+    CachePolicy,
+    Ceiling,
+    DataPolicy,
+    EffectivePolicy,
+    GuardAction,
+    GuardPolicy,
+    Limits,
+    ModelGrant,
+    Policy,
+    RoutePolicy,
+    RunawayPolicy,
+    WebhookPolicy,
+)
 from schemas.reply import Answer, Closed, Delta, Failed, Opened, Reply, Served
+from schemas.roles import Role
 from schemas.slip import Stage
 from schemas.ticket import Ended, Ticket
 from schemas.topics import Lane
@@ -94,6 +129,32 @@ _WRITTEN_POLICY = Policy(
     keep_results_s=3600,
     attach_retries=False,
     webhooks=WebhookPolicy(only=("hooks.acme.example",), internal=("hooks.internal:8443",)),
+)
+_WHOLE_POLICY = Policy(
+    models=("small", "large"),
+    granted_models=(ModelGrant(model="huge", until_ms=_ACCEPTED_MS + 86_400_000, approval="apr_1"),),
+    lanes=(Lane.BATCH,),
+    limits=Limits(requests_per_minute=60, requests_per_day=1000, tokens_per_minute=10_000, tokens_per_day=100_000, concurrency=8),
+    budgets=(
+        Budget(
+            usd=Decimal("50.00"),
+            tokens=1_000_000,
+            period=Period.WEEK,
+            hard=False,
+            alerts=(0.5, 0.8),
+            increases=(Increase(usd=Decimal(5), tokens=10, until_ms=_ACCEPTED_MS + 3_600_000, approval="apr_2"),),
+        ),
+    ),
+    route=RoutePolicy(providers=("openai",), max_attempts=2),
+    data=DataPolicy(regions=("eu-central-1",), hipaa=True, log=False),
+    metadata_required=("feature",),
+    max_output_tokens=2048,
+    unpriced=Ceiling(input_usd=Decimal("0.00001"), output_usd=Decimal("0.00003")),
+    when_redis_is_away="open",
+    concurrency_wait_s=1.5,
+    runaway=RunawayPolicy(action="pause", same_prompt=20, z_score=6, least_requests=10, least_usd=Decimal("0.5")),
+    identity="required",
+    weight=3,
 )
 _DEPLOYMENT = Deployment(
     id="small-eu",
@@ -264,6 +325,152 @@ EXAMPLES: dict[str, Message] = {
         policy=_WRITTEN_POLICY,
         revoked=True,
         created_ms=_ACCEPTED_MS,
+    ),
+    "key that runs away": VirtualKey(
+        id="key_2",
+        sha256="b" * 64,
+        last4="77aa",
+        team="fraud",
+        name="nightly",
+        version=9,
+        policy=_WHOLE_POLICY,
+        created_ms=_ACCEPTED_MS,
+        expires_ms=_ACCEPTED_MS + 86_400_000,
+        rotated_ms=_ACCEPTED_MS + 60_000,
+        old=(OldSecret(sha256="c" * 64, until_ms=_ACCEPTED_MS + 120_000),),
+        ip_ranges=("10.0.0.0/8", "2001:db8::/32"),
+        held=Hold(reason="412 equal requests within a minute", since_ms=_ACCEPTED_MS, requests_per_minute=6),
+    ),
+    "project": Project(id="proj_1", team="fraud", name="scores", version=2, policy=_WHOLE_POLICY, created_ms=_ACCEPTED_MS),
+    "environment": Environment(
+        id="env_1", team="fraud", project="scores", name="prod", version=2, policy=_WHOLE_POLICY, created_ms=_ACCEPTED_MS
+    ),
+    "user": User(
+        id="user_1",
+        name="ada@acme.example",
+        version=3,
+        policy=_WHOLE_POLICY,
+        memberships=(Membership(role=Role.TEAM_ADMIN, team="fraud"), Membership(role=Role.AUDITOR)),
+        created_ms=_ACCEPTED_MS,
+    ),
+    "operator": Operator(
+        id="op_1",
+        name="night watch",
+        role=Role.MEMBER,
+        team="fraud",
+        sha256="d" * 64,
+        last4="00ff",
+        version=2,
+        revoked=True,
+        created_ms=_ACCEPTED_MS,
+        expires_ms=_ACCEPTED_MS + 86_400_000,
+    ),
+    "identity provider": IdentityProvider(
+        name="okta",
+        issuer="https://acme.okta.example/oauth2/default",
+        jwks_url="https://acme.okta.example/oauth2/default/v1/keys",
+        audiences=("sluice",),
+        algorithms=("RS256", "ES256"),
+        user_claim="email",
+        groups_claim="roles",
+        groups=(
+            GroupRule(
+                group="fraud-team",
+                team="fraud",
+                project="scores",
+                environment="dev",
+                role=Role.TEAM_ADMIN,
+                policy=_WHOLE_POLICY,
+            ),
+        ),
+        leeway_s=10,
+        version=4,
+        created_ms=_ACCEPTED_MS,
+    ),
+    "approval": Approval(
+        id="apr_1",
+        what="budget",
+        team="fraud",
+        wanted={"usd": "5.00", "period": "week"},
+        why="quarter's end",
+        requester="user/ada@acme.example",
+        status="granted",
+        decided_by="itsm/grace",
+        reason="as agreed",
+        ticket="RITM0012345",
+        result="team/fraud",
+        version=2,
+        created_ms=_ACCEPTED_MS,
+        decided_ms=_ACCEPTED_MS + 1_000,
+        expires_ms=_ACCEPTED_MS + 86_400_000,
+        until_ms=_ACCEPTED_MS + 3_600_000,
+    ),
+    "alert": Alert(
+        id="alert_1",
+        at_ms=_ACCEPTED_MS,
+        what="budget_share",
+        scope="team/fraud",
+        team="fraud",
+        severity="critical",
+        message="team/fraud has spent 40.00 of 50.00 USD in 2026-11: 80% of its budget",
+        facts={"share": 0.8, "period": "2026-11"},
+    ),
+    "event": AdminEvent(
+        id="evt_2",
+        at_ms=_ACCEPTED_MS,
+        actor="operator/op_1",
+        action="job.cancelled",
+        resource=f"job/{_JOB_ID}",
+        version=1,
+        before={"status": "queued"},
+        after={"status": "cancelled"},
+        reason="by mistake",
+    ),
+    "estimated": Job(
+        id=_JOB_ID,
+        api=Api.CHAT,
+        lane=Lane.INTERACTIVE,
+        model="small",
+        body={"model": "small", "messages": []},
+        caller=_CALLER.model_copy(update={"identity": "okta:ada@acme.example"}),
+        policy=EffectivePolicy(
+            version="1.2.3.4.5.6.7",
+            granted_models=_WHOLE_POLICY.granted_models,
+            lanes=(Lane.INTERACTIVE,),
+            route=RoutePolicy(providers=("openai",), max_attempts=2),
+            data=DataPolicy(regions=("eu-central-1",), hipaa=True, log=False),
+            metadata_required=("feature",),
+            max_output_tokens=2048,
+            unpriced=_WHOLE_POLICY.unpriced,
+            when_redis_is_away="open",
+            concurrency_wait_s=1.5,
+            runaway=RunawayPolicy(action="off"),
+            identity="required",
+            weight=3,
+        ),
+        slip=(Stage.ROUTER,),
+        way=(Stage.ROUTER,),
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 120_000,
+        reply_to=ReplyTo(kind="inbox"),
+        estimate=Estimate(input_tokens=120, output_tokens=1024, usd_nano=1_234_000),
+        fingerprint="00c0ffee00c0ffee",
+    ),
+    "completed for a person": _COMPLETION.model_copy(
+        update={"caller": _CALLER.model_copy(update={"identity": "okta:ada"}), "fingerprint": "00c0ffee00c0ffee"}
+    ),
+    "routed model": Model(
+        name="large",
+        deployments=(
+            _DEPLOYMENT.model_copy(update={"tpm": 90_000, "region": "eu-central-1", "hipaa": True, "max_output_tokens": 8192}),
+        ),
+        strategy="latency-based-routing",
+        fallbacks=("small",),
+        context_window_fallbacks=("huge",),
+        content_policy_fallbacks=("small",),
+        num_retries=1,
+        allowed_fails=3,
+        cooldown_s=30,
     ),
     "model": Model(name="small", deployments=(_DEPLOYMENT, _ECHO), version=4, owned_by="platform team", created_ms=_ACCEPTED_MS),
 }

@@ -16,7 +16,7 @@ from schemas.topics import JOBS, TOPICS, Lane, Topic, door_topic, job_topic, res
 ROOT = Path(__file__).parents[2]
 SERVICES = {"ingress", "guard", "cache", "router", "accounting", "portal"}
 OUTSIDERS = {"batch teams", "operators"}
-WITHOUT_SCHEMA = {"Resource", "Alert", "the record as it came"}
+WITHOUT_SCHEMA = {"Resource", "the record as it came"}
 
 STAGE_TOPICS = [topic for topic in TOPICS if topic.name in {f"sluice.{stage.value}.{{lane}}" for stage in Stage}]
 LOOKS_LIKE_A_TOPIC = re.compile(r"sluice\.[a-z]+(\.[a-z{}]+)?")

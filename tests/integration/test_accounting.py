@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,16 @@ from infra.embedded.parts import start_clickhouse
 from infra.embedded.ports import choose_ports
 from infra.embedded.process import Child, launch
 from infra.embedded.stack import Stack
+from infra.events import Acts
 from infra.kafka.log import Mark, Outgoing, Partition
 from infra.platform import Platform, open_platform
 from infra.settings import Settings
 from schemas.completion import Completion
+from schemas.control import Project
+from schemas.event import Author
 from schemas.ids import attempt_id
 from schemas.job import Labels
+from schemas.policy import Policy
 from schemas.topics import COMPLETIONS, DEAD
 from schemas.usage import Usage
 from services.accounting.app import build
@@ -302,6 +307,44 @@ async def test_the_books_survive_an_absence_of_clickhouse(platform: Platform, cl
         await books.start()
         await has(clickhouse, "usage", "away", 400)
     assert await count(clickhouse, "usage_log", "away") == 400
+
+
+async def test_every_version_is_kept_also_of_what_changed_while_nobody_looked(
+    platform: Platform, clickhouse: ClickHouse, books: Books
+) -> None:
+    """And of what was deleted and made anew, which begins at version 1 again. However often the service starts."""
+    control, acts = platform.control, Acts(platform.kafka, platform.clock)
+
+    def version(number: int) -> Project:
+        return Project(id="p", team="kept", name="p", version=number, policy=Policy(timeout_s=number))
+
+    for number in (1, 2):
+        await control.write(version(number), author=Author(actor="user/ada", reason="a test"))
+    async with accounting(platform):
+        await has(clickhouse, "events", "kept", 2)
+    await control.write(version(3))
+    await control.delete("project/kept/p", author=Author(actor="user/bob", action="project.deleted"))
+    await control.write(version(1))
+    await acts.tell("admin", "looked", "job/1", after={"team": "kept"})
+    for _ in range(2):
+        async with accounting(platform):
+            await has(clickhouse, "events", "kept", 6)
+    found = await clickhouse.query(
+        "SELECT actor, action, resource, version, before, after FROM sluice.events WHERE team = 'kept' ORDER BY ts, event_id"
+    )
+    assert [(row["actor"], row["action"], row["version"]) for row in found] == [
+        ("user/ada", "written", 1),
+        ("user/ada", "written", 2),
+        ("sluice", "written", 3),
+        ("user/bob", "project.deleted", 3),
+        ("sluice", "written", 1),
+        ("admin", "looked", 0),
+    ]
+    documents = [(row["before"], row["after"]) for row in found if row["resource"] == "project/kept/p"]
+    for (_, after), (before, _) in pairwise(documents):
+        assert before == after
+    assert documents[3][1] == ""
+    assert await count(clickhouse, "changes_log", "kept") == 6
 
 
 async def test_it_begins_when_clickhouse_comes(platform: Platform, clickhouse: ClickHouse, books: Books) -> None:

@@ -1,5 +1,6 @@
 """The admin API: teams and keys come and go, and nobody gets in without its key."""
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -124,3 +125,69 @@ async def test_a_team_is_not_made_twice(system: System, name: str) -> None:
         assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "name", "team_exists")
         (found,) = [team for team in (await admin.get("/admin/v1/teams")).json()["data"] if team["name"] == name]
     assert found["policy"]["limits"]["requests_per_minute"] == 7, "the first one stays as it was"
+
+
+async def test_an_operator_of_a_team_gets_no_further_than_his_team(system: System, name: str) -> None:
+    await system.json("teams", "create", name)
+    await system.json("teams", "create", f"{name}-other")
+    made = await system.json("operators", "create", "lead", "--role", "team_admin", "--team", name)
+    who = await system.run("whoami", SLUICE_URL=system.url, SLUICE_ADMIN_KEY=made["key"])
+    assert (who.status, who.out) == (0, f"operator/{made['id']}\n")
+    async with httpx.AsyncClient(base_url=system.url, headers={"x-api-key": made["key"]}, trust_env=False) as lead:
+        assert (await lead.get("/admin/v1/whoami")).json()["actor"] == f"operator/{made['id']}"
+        assert (await lead.post("/admin/v1/keys", json={"team": name})).status_code == 201
+        assert refused(await lead.post("/admin/v1/keys", json={"team": f"{name}-other"}), 404)["code"] == "not_found"
+        assert refused(await lead.post("/admin/v1/teams", json={"name": "mine"}), 403)["code"] == "not_admin"
+        budget = {"scope": {"team": name}, "usd": "1000"}
+        assert refused(await lead.put("/admin/v1/budgets", json=budget), 403)["code"] == "not_admin"
+        assert {team["name"] for team in (await lead.get("/admin/v1/teams")).json()["data"]} == {name}
+        assert (await system.json("operators", "revoke", made["id"]))["revoked"]
+        assert refused(await lead.get("/admin/v1/teams"), 401)["code"] == "invalid_api_key"
+
+
+async def test_a_rotated_key_works_by_both_secrets_for_a_while(system: System, name: str) -> None:
+    await system.json("teams", "create", name)
+    made = await system.json("keys", "create", "--team", name, "--project", "p", "--environment", "dev")
+    rotated = await system.json("keys", "rotate", made["id"], "--overlap", "1h")
+    assert (rotated["id"], rotated["key"] != made["key"]) == (made["id"], True)
+    for secret in (made["key"], rotated["key"]):
+        async with Team(name, secret, system.url).http() as client:
+            assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
+    assert {p["name"] for p in await system.json("projects", "list", "--team", name)} == {"p"}
+    assert {e["name"] for e in await system.json("environments", "list", "--team", name)} == {"dev"}
+    await system.json("keys", "rotate", made["id"], "--overlap", "0")
+    for secret in (made["key"], rotated["key"]):
+        async with Team(name, secret, system.url).http() as client:
+            assert refused(await client.get("/v1/models"), 401)["code"] == "invalid_api_key"
+
+
+async def test_two_who_edit_at_once_do_not_overwrite_each_other(system: System, name: str) -> None:
+    async with system.admin() as admin:
+        await admin.post("/admin/v1/teams", json={"name": name})
+        seen = await admin.get(f"/admin/v1/teams/{name}")
+        tag = {"if-match": seen.headers["etag"]}
+        path, wanted = f"/admin/v1/teams/{name}", [{"policy": {"models": [one]}} for one in ("a", "b", "c")]
+        answers = await asyncio.gather(*(admin.patch(path, json=body, headers=tag) for body in wanted))
+        assert sorted(answer.status_code for answer in answers) == [200, 412, 412]
+        (won,) = [answer.json() for answer in answers if answer.status_code == 200]
+        assert (await admin.get(path)).json() == won
+        for answer in answers:
+            if answer.status_code == 412:
+                assert refused(answer, 412)["code"] == "version_conflict"
+
+
+async def test_a_budget_is_set_by_one_command(system: System, name: str) -> None:
+    await system.json("teams", "create", name)
+    made = await system.json("budgets", "set", "--team", name, "--usd", "5.00", "--period", "month")
+    assert (made["resource"], made["usd"], made["period"], made["hard"]) == (f"team/{name}", "5.00", "month", True)
+    (listed,) = await system.json("budgets", "list", "--team", name)
+    assert listed == made
+    await system.json("limits", "set", "--team", name, "--concurrency", "5")
+    assert (await system.json("limits", "list", "--team", name))[0]["limits"]["concurrency"] == 5
+
+
+async def test_the_document_is_there_for_everybody(system: System) -> None:
+    async with httpx.AsyncClient(base_url=system.url, trust_env=False) as client:
+        document = (await client.get("/admin/v1/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    assert "post" in document["paths"]["/admin/v1/keys/{id}/rotate"]

@@ -41,7 +41,7 @@ TOKENS: Sequence[str] = (
 USAGE_TEXTS: Sequence[str] = (
     "organization", "project", "environment", "key_id", "user", "feature", "segment", "lane", "api",
     "model", "deployment", "provider", "error_type", "cache", "usage_source", "price_version",
-    "policy_version", "service_tier", "guard_verdict", "trace_id", "custom_id",
+    "policy_version", "service_tier", "guard_verdict", "trace_id", "custom_id", "identity",
 )
 ATTEMPT_TEXTS: Sequence[str] = (
     "lane", "model", "deployment", "provider", "provider_model", "error_type", "usage_source", "raw_usage",
@@ -311,17 +311,18 @@ async def test_audit_hides_what_has_expired_and_forgets_what_is_erased(clickhous
 
 
 async def test_an_event_that_is_delivered_twice_is_there_once(clickhouse: ClickHouse) -> None:
-    event: Columns = {
-        "ts": [NOON],
-        "actor": ["me"],
-        "resource": ["team/events"],
-        "version": ["7"],
-        "before": ["{}"],
-        "after": ["{}"],
-    }
-    await clickhouse.insert("sluice.events_log", event, "one")
-    await clickhouse.insert("sluice.events_log", event, "two")
-    assert await one(clickhouse, "SELECT count() FROM sluice.events WHERE resource = 'team/events'") == 1
+    """And one of the same version is another: what is deleted and made anew begins at version 1 again."""
+
+    def event(event_id: str) -> Columns:
+        texts = ("actor", "action", "kind", "team", "before", "after", "reason")
+        row: dict[str, object] = {"ts": NOON, "event_id": event_id, "resource": "team/events", "version": 7}
+        return columns(row | dict.fromkeys(texts, "{}"))
+
+    await clickhouse.insert("sluice.changes_log", event("evt_1"), "one")
+    await clickhouse.insert("sluice.changes_log", event("evt_1"), "two")
+    await clickhouse.insert("sluice.changes_log", event("evt_2"), "three")
+    assert await one(clickhouse, "SELECT count() FROM sluice.events WHERE resource = 'team/events'") == 2
+    assert await one(clickhouse, "SELECT count() FROM system.tables WHERE database = 'sluice' AND name = 'events_log'") == 0
 
 
 # Faults

@@ -8,8 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.base import JsonObject
 from services.cli.client import Api, System
-from services.cli.output import Failed
-from services.cli.teams import listed, text
+from services.cli.output import Failed, listed, text
 
 LIFE_S = 24 * 3600
 """As long as a token may last: a line in the queue needs its token until it is admitted."""

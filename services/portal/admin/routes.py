@@ -1,64 +1,103 @@
-"""/admin/v1 over HTTP: the admin key is checked at every handler, bodies are checked by their schemas."""
+"""/admin/v1 over HTTP: who asks is found out here, what he may do at each handler; bodies are checked by their schemas."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.portal import policy
+from infra.events import Acts
+from schemas.base import JsonObject
+from schemas.control import Model
+from schemas.errors import NotAllowed, NotFound
+from services.portal.access import Actor, check_any
+from services.portal.admin.authentication import Authentication, VirtualKeyGiven
+from services.portal.admin.budgets import budget_endpoints
+from services.portal.admin.credentials import credential_endpoints
+from services.portal.admin.openapi import openapi
+from services.portal.admin.refusals import Refusals
+from services.portal.admin.resources import named, resource_endpoints
 from services.portal.admin.webhooks import webhook_endpoints
-from services.portal.admin.wire import Endpoint, Endpoints, answer, body, listed
+from services.portal.admin.wire import Endpoints, Operation, answer, body, page, query
 from services.portal.config import Configuration
-from services.portal.handler import Admin, NewJobToken, NewKey, NewTeam
+from services.portal.handler import Admin, Applied
+from services.portal.resources import Listed
+
+PREFIX = "/admin/v1"
 
 
-def admin_routes(admin: Admin, admin_key: str, *more: Endpoints) -> Sequence[BaseRoute]:
-    """The routes of the admin API; `more` stand in files of their own."""
+def admin_operations(admin: Admin, acts: Acts) -> Endpoints:
+    """The operations that stand in this folder, but for those of operators."""
+    return [
+        *resource_endpoints(admin),
+        *credential_endpoints(admin),
+        *budget_endpoints(admin.budgets),
+        *_models(admin),
+        *_configuration(admin),
+        *webhook_endpoints(admin.webhooks, acts),
+    ]
 
-    def guarded(endpoint: Endpoint) -> Endpoint:
+
+def admin_routes(authentication: Authentication, refusals: Refusals, operations: Endpoints) -> Sequence[BaseRoute]:
+    """The routes of the admin API, and of the document about it. Tries that are refused are told, those of nobody aside."""
+
+    def guarded(one: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
-            _, _, given = request.headers.get("authorization", "").partition(" ")
-            secret = given.strip() or request.headers.get("x-api-key", "")
-            policy.check_admin(secret, admin_key, admin.key(secret))
-            return await endpoint(request)
+            who = ""
+            try:
+                actor = await authentication.actor(request)
+                who = actor.name
+                return await one.endpoint(request, actor)
+            except NotAllowed as refusal:
+                name = refusal.name if isinstance(refusal, VirtualKeyGiven) else who
+                await refusals.tell(name, f"{one.method} {one.path}", request.url.path, refusal.message)
+                raise
 
         return checked
 
-    async def create_team(request: Request) -> Response:
-        return answer(await admin.create_team(await body(request, NewTeam)), 201)
+    @cache
+    def document() -> JsonObject:
+        return openapi(PREFIX, operations)
 
-    async def list_teams(_: Request) -> Response:
-        return listed(admin.teams())
+    async def openapi_json(_: Request) -> Response:
+        return JSONResponse(document())
 
-    async def create_key(request: Request) -> Response:
-        return answer(await admin.create_key(await body(request, NewKey)), 201)
+    routes = [Route(f"{PREFIX}{one.path}", guarded(one), methods=[one.method]) for one in operations]
+    return [Route(f"{PREFIX}/openapi.json", openapi_json, methods=["GET"]), *routes]
 
-    async def list_keys(request: Request) -> Response:
-        return listed(admin.keys(request.query_params.get("team")), exclude={"sha256"})
 
-    async def revoke_key(request: Request) -> Response:
-        return answer(await admin.revoke_key(str(request.path_params["id"])), exclude={"sha256"})
+def _models(admin: Admin) -> Endpoints:
+    models = admin.table.models
 
-    async def job_token(request: Request) -> Response:
-        return answer(await admin.job_token(await body(request, NewJobToken)), 201)
+    async def list_(request: Request, actor: Actor) -> Response:
+        check_any(actor, "Looking at models")
+        asked = query(request, Listed)
+        behind = sorted(name for name in models if name > asked.after)
+        given = behind[: asked.limit]
+        return page([models[name] for name in given], given[-1] if len(behind) > len(given) else None)
 
-    async def get_config(_: Request) -> Response:
-        return answer(admin.configuration())
+    async def show(request: Request, actor: Actor) -> Response:
+        check_any(actor, "Looking at models")
+        model = models.get(named(request))
+        if model is None:
+            raise NotFound(f"There is no model {named(request)[:64]!r}. `sluice models list` shows them.")
+        return answer(model)
 
-    async def put_config(request: Request) -> Response:
-        return answer(await admin.apply(await body(request, Configuration)))
-
-    endpoints: Endpoints = [
-        ("POST", "/teams", create_team),
-        ("GET", "/teams", list_teams),
-        ("POST", "/keys", create_key),
-        ("GET", "/keys", list_keys),
-        ("DELETE", "/keys/{id}", revoke_key),
-        ("POST", "/job_tokens", job_token),
-        ("GET", "/config", get_config),
-        ("PUT", "/config", put_config),
-        *webhook_endpoints(admin.webhooks),
-        *(endpoint for group in more for endpoint in group),
+    return [
+        Operation("GET", "/models", list_, "List models and their deployments, by name", Listed, Model, many=True),
+        Operation("GET", "/models/{name:path}", show, "Show a model and its deployments", gives=Model),
     ]
-    return [Route(f"/admin/v1{path}", guarded(endpoint), methods=[method]) for method, path, endpoint in endpoints]
+
+
+def _configuration(admin: Admin) -> Endpoints:
+    async def get(_: Request, actor: Actor) -> Response:
+        return answer(admin.configuration(actor))
+
+    async def put(request: Request, actor: Actor) -> Response:
+        return answer(await admin.apply(await body(request, Configuration), actor))
+
+    return [
+        Operation("GET", "/config", get, "What is set by policy as code, as it stands", gives=Configuration),
+        Operation("PUT", "/config", put, "Apply a configuration", Configuration, Applied),
+    ]

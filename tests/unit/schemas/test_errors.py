@@ -17,6 +17,8 @@ TABLE: list[tuple[str, int, str, str | None, Owner, bool | None]] = [
     ("ModelNotFound", 404, "invalid_request_error", "model_not_found", "caller", None),
     ("NotFound", 404, "invalid_request_error", "not_found", "caller", None),
     ("RequestTimeout", 408, "invalid_request_error", "request_timeout", "caller", None),
+    ("Conflict", 409, "invalid_request_error", "conflict", "caller", False),
+    ("VersionConflict", 412, "invalid_request_error", "version_conflict", "caller", False),
     ("RequestTooLarge", 413, "invalid_request_error", "request_too_large", "caller", None),
     ("IdempotencyKeyReused", 422, "idempotency_error", "idempotency_key_reused", "caller", None),
     ("RateLimited", 429, "requests", "rate_limit_exceeded", "caller", True),

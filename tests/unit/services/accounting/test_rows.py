@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from infra.clickhouse.migrate import migrations
 from schemas.completion import Completion
 from schemas.errors import BudgetExceeded, Cancelled, Fault
-from schemas.job import JobStatus, Labels
+from schemas.job import Caller, JobStatus, Labels
 from schemas.usage import Usage
 from services.accounting.policy import flaw
 from services.accounting.rows import ATTEMPTS, USAGE, Bill, bill, tables
@@ -86,6 +86,7 @@ def test_the_row_of_a_job() -> None:
         "ended": ACCEPTED_MS + 600,
         "ended_by": "router",
         "steps": [("guard", ACCEPTED_MS + 2), ("router", ACCEPTED_MS + 9)],
+        "identity": "",
     }
 
 
@@ -126,6 +127,7 @@ FELL_BACK = completion(
     )
 )
 
+WHO_ASKED = Caller(organization="acme", team="fraud", key_id="key_1", user="ada", identity="okta:00u1")
 CASES: list[tuple[str, Completion, Mapping[str, object]]] = [
     ("a cached answer costs nothing and spends no tokens", HIT, NO_TOKENS | {"cost_usd": 0, "saved_usd": Decimal("0.25")}),
     ("a cached answer had no call", HIT, {"deployment": "", "provider": "", "price_version": "", "ttft_ms": None}),
@@ -144,6 +146,7 @@ CASES: list[tuple[str, Completion, Mapping[str, object]]] = [
     ("the last call answered", FELL_BACK, {"deployment": "fast-eu", "price_version": "config:1", "ttft_ms": None}),
     ("half a nano-dollar", completion(attempts=(attempt(cost_usd=Decimal("5e-10")),)), {"cost_usd": Decimal("1e-9")}),
     ("clocks that disagree", completion(accepted_ms=ACCEPTED_MS + 1000), {"ttft_ms": 0.0, "ts": ACCEPTED_MS}),
+    ("who asked", completion(caller=WHO_ASKED), {"user": "ada", "identity": "okta:00u1"}),
     ("no labels", completion(labels=Labels()), {"feature": "", "metadata": {}}),
 ]
 

@@ -25,6 +25,7 @@ class Seen(NamedTuple):
     query: str
     body: str
     authorization: str
+    if_match: str
 
 
 @dataclass
@@ -50,7 +51,8 @@ def stub() -> Generator[Stub]:
         def do(self) -> None:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
-            stub.seen.append(Seen(self.command, parts.path, parts.query, body, self.headers.get("authorization") or ""))
+            told = (self.headers.get(name) or "" for name in ("authorization", "if-match"))
+            stub.seen.append(Seen(self.command, parts.path, parts.query, body, *told))
             status, answer, headers = stub.answers.get((self.command, parts.path), (404, {}, {}))
             data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
@@ -59,7 +61,7 @@ def stub() -> Generator[Stub]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do
 
         def log_message(self, format: str, *args: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""check, plan, apply."""
+"""check, plan, apply, drift, import-litellm."""
 
 import json
 import stat
@@ -33,7 +33,7 @@ def _standing(stub: Stub, text: str = "") -> None:
 def test_check_needs_no_system(invoke: Invoke, file: Path) -> None:
     result = invoke("config", "check", str(file), "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"valid": True, "models": ["gpt"], "problems": [], "warnings": []}
+    assert json.loads(result.stdout) == {"valid": True, "models": ["gpt"], "problems": [], "warnings": [], "notes": []}
 
 
 def test_check_says_what_is_wrong_and_where(invoke: Invoke, file: Path) -> None:
@@ -91,3 +91,100 @@ def test_changes_name_the_member() -> None:
         Change("delete", "model/b", ()),
         Change("change", "organization", (Difference("timeout_s", None, 9.0),)),
     ]
+
+
+def _hand(stub: Stub, text: str) -> None:
+    """Somebody has changed it by hand."""
+    stub.on("GET", "/admin/v1/config", 200, read([("hand", text)]).over(Configuration()).model_dump(mode="json"))
+
+
+def test_drift_is_what_was_changed_since_it_was_applied(invoke: Invoke, stub: Stub, file: Path) -> None:
+    _standing(stub)
+    assert invoke("config", "apply", str(file)).exit_code == 0
+    _hand(stub, FILE)
+    assert (invoke("config", "drift", str(file)).exit_code, invoke("config", "drift", str(file)).stdout) == (0, "")
+    _hand(stub, FILE.replace("timeout_s: 5", "timeout_s: 7"))
+    result = invoke("config", "drift", str(file))
+    assert result.exit_code == 2
+    assert result.stdout.splitlines() == ["team/fraud: changed", "    timeout_s: declared 5.0, standing 7.0"]
+    found = json.loads(invoke("config", "drift", str(file), "--json").stdout)
+    difference = {"resource": "team/fraud", "what": "changed", "path": "timeout_s", "declared": 5.0, "standing": 7.0}
+    assert found == {"drift": [difference], "pending": 0, "remembered": True}
+
+
+def test_what_the_files_say_since_then_is_pending_and_no_drift(invoke: Invoke, stub: Stub, file: Path) -> None:
+    _standing(stub)
+    invoke("config", "apply", str(file))
+    _hand(stub, FILE)
+    file.write_text(FILE.replace("timeout_s: 5", "timeout_s: 9"))
+    result = invoke("config", "drift", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "1 changes of the files are not applied yet" in result.stderr
+    _hand(stub, FILE.replace("timeout_s: 5", "timeout_s: 9"))
+    assert "pending" not in invoke("config", "drift", str(file)).stderr, "somebody else has applied the new files"
+
+
+def test_models_that_came_or_went_by_hand_are_drift(invoke: Invoke, stub: Stub, file: Path) -> None:
+    _standing(stub)
+    invoke("config", "apply", str(file))
+    _hand(stub, FILE.replace("model_name: gpt", "model_name: other"))
+    result = invoke("config", "drift", str(file))
+    assert (result.exit_code, result.stdout.splitlines()) == (2, ["model/gpt: missing", "model/other: undeclared"])
+
+
+def test_where_nothing_is_remembered_the_files_are_believed(invoke: Invoke, stub: Stub, file: Path) -> None:
+    _hand(stub, FILE.replace("timeout_s: 5", "timeout_s: 7"))
+    result = invoke("config", "drift", str(file), "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["remembered"] is False
+
+
+def test_what_is_remembered_holds_no_secret(invoke: Invoke, stub: Stub, data_dir: Path, file: Path) -> None:
+    _standing(stub)
+    invoke("config", "apply", str(file))
+    [memory] = (data_dir / "applied").iterdir()
+    assert "sk-literal" not in memory.read_text()
+
+
+def test_plan_of_people_and_places() -> None:
+    text = """
+organization: {time_zone: Europe/Berlin}
+teams: {fraud: {projects: {p: {environments: {dev: {policy: {timeout_s: 5}}}}}}}
+users: {ada: {memberships: [{role: auditor}]}}
+identity_providers: {okta: {issuer: 'https://okta.example', audiences: [sluice]}}
+"""
+    parsed = read([("f", text)])
+    keys = ["environment/fraud/p/dev", "identity_provider/okta", "organization", "project/fraud/p", "team/fraud", "user/ada"]
+    assert [change.resource for change in changes(Configuration(), parsed)] == keys
+    standing = parsed.over(Configuration())
+    assert changes(standing, parsed) == []
+    stern = read([("f", text.replace("role: auditor", "role: finance"))])
+    assert changes(standing, stern) == [
+        Change("change", "user/ada", (Difference("memberships[0].role", "auditor", "finance"),)),
+    ]
+
+
+def test_import_prints_the_mapping_and_lists_the_rest(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: sk-x, order: 2}}]\n"
+        "litellm_settings: {drop_params: true, request_timeout: 5}"
+    )
+    result = invoke("config", "import-litellm", str(file))
+    assert result.exit_code == 0
+    parsed = read([("out", result.stdout)])
+    assert parsed.organization_policy is not None
+    assert parsed.organization_policy.timeout_s == 5
+    assert f"Not mapped: {file}: model_list[0].litellm_params.order: deployments of one name" in result.stderr
+    assert "litellm_settings.drop_params" in result.stderr
+    assert "2 not mapped." in result.stderr
+    assert "sk-x" not in result.stdout + result.stderr
+
+
+def test_import_writes_no_file_over_another(invoke: Invoke, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.yaml"
+    assert invoke("config", "import-litellm", str(file), "--out", str(out)).exit_code == 0
+    assert read([("out", out.read_text())]).models
+    again = invoke("config", "import-litellm", str(file), "--out", str(out))
+    assert again.exit_code == 1
+    assert "is there already" in again.stderr

@@ -13,7 +13,7 @@ from services.portal.config import ConfigError, Configuration, Parsed, read
 
 Cases = dict[str, dict[str, Any]]
 CASES = cast("dict[str, Cases]", yaml.safe_load((Path(__file__).parent / "config_cases.yaml").read_text()))
-ENVIRONMENT = {"os.environ/BASE": "https://base.example/v1"}
+ENVIRONMENT = {"os.environ/BASE": "https://base.example/v1", "os.environ/RPM": "600"}
 
 
 def parse(*texts: str) -> Parsed:
@@ -120,3 +120,21 @@ def test_defaults_with_a_key_are_what_chats_and_embeds() -> None:
     assert {"gpt-4o-mini", "text-embedding-3-small", "gpt-4o-2024-08-06"} <= set(models)
     assert not [name for name in models if any(word in name for word in ("audio", "image", "realtime", "tts", "whisper", "ft:"))]
     assert (models["gpt-4o"].api_base, models["gpt-4o"].api_key) == ("http://h/v1", "os.environ/OPENAI_API_KEY")
+
+
+def test_the_file_with_everything_in_the_documentation() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "configuration.md").read_text()
+    parsed = parse(text.partition("```yaml\n")[2].partition("```")[0])
+    assert (parsed.warnings, parsed.notes) == ((), ())
+    assert {model.name: model.fallbacks for model in parsed.models or ()} == {
+        "fast": ("night",),
+        "night": (),
+        "gpt-4": ("night",),
+    }
+    assert [(e.team, e.project, e.name) for e in parsed.environments] == [
+        ("fraud", "", "sandbox"),
+        ("fraud", "screening", "prod"),
+        ("fraud", "screening", "dev"),
+    ]
+    assert parsed.time_zone == "Europe/Berlin"
+    assert [provider.groups[0].team for provider in parsed.identity_providers] == ["fraud"]
