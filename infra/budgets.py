@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from infra.hierarchy import Level
 from infra.redis.admission import Allowance
 from schemas.budget import NANO, Budget, Period, Span, span_of
+from schemas.job import Step
+from schemas.slip import Stage
+from schemas.topics import Lane
 
 _KEPT_MS = 8 * 86_400_000
 """How long a counter is kept when its period is over: jobs that were admitted in it may still run."""
@@ -37,12 +40,29 @@ def lines(levels: Sequence[Level], now_ms: int, time_zone: str) -> tuple[BudgetL
 
 
 def hard(found: Sequence[BudgetLine]) -> tuple[Allowance, ...]:
-    """What must not be exceeded."""
-    return tuple(line.allowance for line in found if line.budget.hard)
+    """What must not be exceeded. Each counter comes once: of several budgets in one period the tightest of each kind counts."""
+    allowed: dict[str, Allowance] = {}
+    for line in found:
+        if line.budget.hard:
+            one = line.allowance
+            known = allowed.get(one.key, one)
+            least = _least(known.usd_nano, one.usd_nano), _least(known.tokens, one.tokens)
+            allowed[one.key] = Allowance(one.key, *least, one.forgotten_ms)
+    return tuple(allowed.values())
+
+
+def counted_ms(lane: Lane, accepted_ms: int, steps: Sequence[Step]) -> int:
+    """In whose period a job is counted, where it is held and where it is settled: what is held in one must not be spent in another.
+
+    That is when it was accepted; of batch, which may wait for the next period, when the router took it last.
+    """
+    if lane is Lane.INTERACTIVE:
+        return accepted_ms
+    return next((step.at_ms for step in reversed(steps) if step.stage == Stage.ROUTER.value), accepted_ms)
 
 
 def counters(levels: Sequence[Level], at_ms: int, time_zone: str) -> Iterator[tuple[str, int]]:
-    """The counters of a job that was accepted at this time, and when each may be forgotten (unix ms; 0: never).
+    """The counters of a job that is counted at this time, and when each may be forgotten (unix ms; 0: never).
 
     Of users whom nobody has written down no total is kept: there is no end to them.
     """
@@ -63,6 +83,10 @@ def _allowance(scope: str, budget: Budget, span: Span, now_ms: int) -> Allowance
     # Rounded down: what is left may be less than was written, never more.
     nano = None if usd is None else int(usd * NANO)
     return Allowance(counter_key(scope, span), nano, budget.tokens_at(now_ms), _forgotten_ms(span))
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _forgotten_ms(span: Span) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from infra.budgets import BudgetLine, lines
+from infra.budgets import BudgetLine, hard, lines
 from infra.hierarchy import Level
 from infra.redis.admission import (
     DAY_MS,
@@ -16,6 +16,7 @@ from infra.redis.admission import (
     Allowance,
     Charge,
     Closed,
+    Limits,
     NoRoom,
     OverBudget,
     OverRate,
@@ -57,7 +58,9 @@ class Account:
     time_zone: str
     throttled: int | None = None
     _lines: tuple[BudgetLine, ...] = field(default=(), init=False)
+    _since_ms: int = field(default=0, init=False)
     _until_ms: int = field(default=0, init=False)
+    _limits: dict[tuple[Lane, bool], Limits] = field(default_factory=dict[tuple[Lane, bool], Limits], init=False)
     _rates: dict[Lane, tuple[Rate, ...]] = field(default_factory=dict[Lane, tuple[Rate, ...]], init=False)
     _rooms: tuple[Room, ...] | None = field(default=None, init=False)
 
@@ -80,16 +83,37 @@ class Account:
         return self._rooms
 
     def lines(self, now_ms: int) -> tuple[BudgetLine, ...]:
-        """The hard budgets as they stand now."""
-        if now_ms >= self._until_ms:
+        """The hard budgets as they stand at this time, which may be before one that was asked for."""
+        if not self._since_ms <= now_ms < self._until_ms:
             found = tuple(line for line in lines(self.levels, now_ms, self.time_zone) if line.budget.hard)
-            changes = [line.span.ends_ms for line in found if line.span.ends_ms is not None]
-            changes += [i.until_ms for line in found for i in line.budget.increases if i.until_ms > now_ms]
-            self._lines, self._until_ms = found, min(changes, default=now_ms + DAY_MS)
+            ends = [line.span.ends_ms for line in found if line.span.ends_ms is not None]
+            increases = [i.until_ms for line in found for i in line.budget.increases]
+            self._lines = found
+            self._since_ms = max((*(line.span.starts_ms for line in found), *(ms for ms in increases if ms <= now_ms)), default=0)
+            self._until_ms = min((*ends, *(ms for ms in increases if ms > now_ms)), default=now_ms + DAY_MS)
+            self._limits.clear()
         return self._lines
 
+    def limits(self, lane: Lane, now_ms: int, *, sent_out: bool = False) -> Limits:
+        """All limits of a request. Batch takes its place when it is `sent_out`, and its rates are charged before."""
+        lines = self.lines(now_ms)
+        found = self._limits.get((lane, sent_out))
+        if found is None:
+            rates = () if sent_out else self.rates(lane)
+            rooms = self.rooms() if sent_out or lane is Lane.INTERACTIVE else ()
+            found = self._limits[lane, sent_out] = Limits(rates, rooms, hard(lines))
+        return found
+
     def allowances(self, now_ms: int) -> tuple[Allowance, ...]:
-        return tuple(line.allowance for line in self.lines(now_ms))
+        return hard(self.lines(now_ms))
+
+    def line_of(self, refused: OverBudget, now_ms: int) -> BudgetLine:
+        """The budget that refused: of several at one counter the tightest."""
+        return next(
+            line
+            for line in self.lines(now_ms)
+            if line.allowance.key == refused.allowance.key and refused.limit_of(line.allowance) == refused.limit
+        )
 
     def needs_money(self, now_ms: int) -> bool:
         """Whether it must be known what a request costs."""
@@ -105,9 +129,7 @@ def charge(account: Account, lane: Lane, estimate: Estimate | None, now_ms: int,
     now = lane is Lane.INTERACTIVE
     needed = estimate or Estimate(input_tokens=0, output_tokens=0)
     return Charge(
-        rates=account.rates(lane),
-        rooms=account.rooms() if now else (),
-        allowances=account.allowances(now_ms),
+        account.limits(lane, now_ms),
         tokens=needed.input_tokens + needed.output_tokens,
         usd_nano=needed.usd_nano,
         lease_ms=deadline_ms - now_ms + LEASE_GRACE_MS,
@@ -117,7 +139,7 @@ def charge(account: Account, lane: Lane, estimate: Estimate | None, now_ms: int,
 
 def check_size(asked: Charge) -> None:
     """Raises TooLarge for a request that no period has tokens enough for."""
-    for rate in asked.rates:
+    for rate in asked.limits.rates:
         if rate.unit == "tokens" and asked.tokens > rate.limit:
             raise TooLarge(
                 f"Request too large for {level_name(rate.scope)}: the limit is {rate.limit} {_unit(rate)}, and it may need "
@@ -143,7 +165,7 @@ def refusal(refused: Refused, asked: Charge, account: Account, now_ms: int) -> S
                 "The budgets are being counted anew. Try again in a moment.", code="budget_unavailable", retry_after_s=2
             )
         case OverBudget():
-            line = next(line for line in account.lines(now_ms) if line.allowance == refused.allowance)
+            line = account.line_of(refused, now_ms)
             return BudgetExceeded(
                 budget_refusal(line, refused, asked, account.time_zone), retry_after_s=_retry_s(line, refused, now_ms)
             )

@@ -7,7 +7,6 @@ cliffs and the price of writing to its cache included; rounded up to the micro-d
 
 import asyncio
 from collections.abc import Mapping
-from decimal import Decimal
 
 from infra import tokens
 from infra.kafka.table import ControlTable
@@ -18,14 +17,14 @@ from schemas.budget import nano_up
 from schemas.control import Deployment, Model
 from schemas.errors import NotAllowed
 from schemas.job import Api, Estimate
-from schemas.policy import Ceiling, EffectivePolicy
-from schemas.usage import Usage
+from schemas.policy import EffectivePolicy
 
 USUAL_OUTPUT_TOKENS = 1024
 """What an answer is expected to have where nothing bounds it. It may have more: a stream then asks for more as it flows."""
 
 _MARGIN, _FRAMING = 0.03, 8
 _THREAD_FROM = 50_000
+_MOST_KNOWN = 10_000
 
 
 class Unpriced(NotAllowed):
@@ -41,6 +40,8 @@ class Estimator:
         self._table = table
         self._prices = prices
         self._warming: asyncio.Task[None] | None = None
+        self._version = -1
+        self._deployments: dict[tuple[str, str], tuple[Deployment, ...]] = {}
 
     def start(self) -> None:
         """Reads price list and tokenizer in the background; who needs them first waits."""
@@ -61,38 +62,50 @@ class Estimator:
         else:
             given = tokens.prompt_tokens(api, body)
         input_tokens = given + int(given * _MARGIN) + _FRAMING + tokens.media_tokens(body)
-        deployments = reachable(self._table.models, model, policy.data, policy.route)
+        deployments = self._reachable(model, policy)
         output_tokens = output_bound(api, body, policy, deployments)
         if not money:
             return Estimate(input_tokens=input_tokens, output_tokens=output_tokens)
-        dearest = max(
-            (self._cost(d, input_tokens, output_tokens, now_ms, policy.unpriced, model) for d in deployments), default=Decimal(0)
-        )
-        return Estimate(input_tokens=input_tokens, output_tokens=output_tokens, usd_nano=nano_up(dearest))
+        micro = self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms)
+        return Estimate(input_tokens=input_tokens, output_tokens=output_tokens, usd_nano=1000 * micro)
 
     def output_usd_nano(self, model: Model, policy: EffectivePolicy, output_tokens: int, now_ms: int) -> int:
-        """What so many more tokens of an answer cost at most."""
-        deployments = reachable(self._table.models, model, policy.data, policy.route)
-        costs = (self._cost(d, 0, output_tokens, now_ms, policy.unpriced, model) for d in deployments)
-        return nano_up(max(costs, default=Decimal(0)))
+        """What so many more tokens of an answer cost at most. Raises Unpriced."""
+        return 1000 * self._most_micro(self._reachable(model, policy), model, policy, 0, output_tokens, now_ms)
 
-    def _cost(
-        self, deployment: Deployment, given: int, answered: int, now_ms: int, ceiling: Ceiling | None, model: Model
-    ) -> Decimal:
-        fresh = Usage(input_tokens=given, output_tokens=answered)
-        written = Usage(input_tokens=given, output_tokens=answered, cache_write_tokens=given)
-        priced = [
-            self._prices.price(deployment.provider, deployment.model, u, now_ms, deployment.price) for u in (fresh, written)
-        ]
-        if all(one.version for one in priced):
-            return max(one.cost_usd for one in priced)
-        if ceiling is None:
-            raise Unpriced(
-                f"The model `{model.name}` has no known price at {deployment.id}, so no budget in USD covers it. Ask your "
-                "platform team for its price (model_info) or for a ceiling (policy: unpriced).",
-                param="model",
-            )
-        return ceiling.cost_usd(given, answered)
+    def _reachable(self, model: Model, policy: EffectivePolicy) -> tuple[Deployment, ...]:
+        """Worked out once for each policy and change of the table."""
+        if self._version != self._table.version or len(self._deployments) > _MOST_KNOWN:
+            self._version = self._table.version
+            self._deployments.clear()
+        asked = (model.name, policy.version)
+        found = self._deployments.get(asked)
+        if found is None:
+            found = self._deployments[asked] = reachable(self._table.models, model, policy.data, policy.route)
+        return found
+
+    def _most_micro(
+        self,
+        deployments: tuple[Deployment, ...],
+        model: Model,
+        policy: EffectivePolicy,
+        input_tokens: int,
+        output_tokens: int,
+        now_ms: int,
+    ) -> int:
+        most = 0
+        for d in deployments:
+            micro = self._prices.most_micro(d.provider, d.model, input_tokens, output_tokens, now_ms, d.price)
+            if micro is None:
+                if policy.unpriced is None:
+                    raise Unpriced(
+                        f"The model `{model.name}` has no known price at {d.id}, so no budget in USD covers it. Ask your platform "
+                        "team for its price (model_info) or for a ceiling (policy: unpriced).",
+                        param="model",
+                    )
+                micro = nano_up(policy.unpriced.cost_usd(input_tokens, output_tokens)) // 1000
+            most = max(most, micro)
+        return most
 
     def _warm(self) -> None:
         self._prices.warm()

@@ -51,6 +51,7 @@ LISTED_AS: Final[Mapping[str, str]] = {
 _PROBE_TOKENS = 1_000_000
 _SCALE = 40
 _ROUNDING = 10 ** (_SCALE - 9)
+_MICRO = 10 ** (_SCALE - 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,12 @@ class Rate:
             + self.reasoning * usage.reasoning_tokens
         )
         return Decimal((cost + _ROUNDING // 2) // _ROUNDING).scaleb(-9)
+
+    def most_micro(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that so many tokens cost, whatever their kind: micro-dollars, rounded up."""
+        dearest_input = max(self.fresh, self.cache_read, self.cache_write)
+        cost = self.call + dearest_input * input_tokens + max(self.spoken, self.reasoning) * output_tokens
+        return -(-cost // _MICRO)
 
 
 class Listed:
@@ -121,6 +128,9 @@ class _Rates:
         return self.bands[bisect_left(self.starts, input_tokens)]
 
 
+_FREE_OF_CHARGE = Rate(0, 0, 0, 0, 0, 0)
+
+
 class PriceBook:
     """Prices a call in microseconds, once `warm` has been called."""
 
@@ -135,14 +145,27 @@ class PriceBook:
 
         `own` is the price written beside the deployment. Tokens that it has no price for cost what fresh input does.
         """
+        found = self._rate(provider, provider_model, usage.input_tokens, at_ms, own, service_tier)
+        return Priced(found[0].cost_usd(usage), found[1]) if found else Priced(Decimal(0), "")
+
+    def most_micro(
+        self, provider: str, provider_model: str, input_tokens: int, output_tokens: int, at_ms: int, own: Price | None
+    ) -> int | None:
+        """The most that a call costs, in micro-dollars; None if no price is known."""
+        found = self._rate(provider, provider_model, input_tokens, at_ms, own, "")
+        return found[0].most_micro(input_tokens, output_tokens) if found else None
+
+    def _rate(
+        self, provider: str, provider_model: str, input_tokens: int, at_ms: int, own: Price | None, service_tier: str
+    ) -> tuple[Rate, str] | None:
+        """The rate of a call, and by which price."""
         if own is not None:
-            rate, version = _own_rate(own.input_usd, own.output_usd, own.cache_read_usd)
-            return Priced(rate.cost_usd(usage), version)
+            return _own_rate(own.input_usd, own.output_usd, own.cache_read_usd)
         if provider in FREE:
-            return Priced(Decimal(0), "free")
+            return _FREE_OF_CHARGE, "free"
         listed = _listed(provider, provider_model)
-        rate = listed.rate(usage.input_tokens, at_ms, service_tier) if listed else None
-        return Priced(rate.cost_usd(usage), _list_version()) if rate else Priced(Decimal(0), "")
+        rate = listed.rate(input_tokens, at_ms, service_tier) if listed else None
+        return (rate, _list_version()) if rate else None
 
 
 @lru_cache(maxsize=1024)

@@ -1,8 +1,10 @@
 """Admission in one round trip: all limits of a caller, or none; a request that came before is found, and a ticket is kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
+
+from pydantic_core import to_json
 
 from infra.redis.client import Argument, Redis, Script
 
@@ -54,15 +56,33 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit of a caller, as the script takes them (`text`): made once, for they are the same from request to request."""
+
+    rates: tuple[Rate, ...] = ()
+    rooms: tuple[Room, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
+    text: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = [(rate.key, rate.limit, rate.period_ms, int(rate.unit == "tokens")) for rate in self.rates]
+        rooms = [(room.key, room.limit) for room in self.rooms]
+        counters = [(a.key, _or_none(a.usd_nano), _or_none(a.tokens), a.forgotten_ms) for a in self.allowances]
+        flat = ([part for one in many for part in one] for many in (rates, rooms, counters))
+        object.__setattr__(self, "text", to_json(list(flat)))
+
+    def __bool__(self) -> bool:
+        return bool(self.rates or self.rooms or self.allowances)
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """What a job is charged: one request, `tokens` and `usd_nano` at most, a place in each room for `lease_ms` at most.
 
     `holds` False: the money is held later (batch, when it is sent out); now it is only looked whether any is left.
     """
 
-    rates: Sequence[Rate] = ()
-    rooms: Sequence[Room] = ()
-    allowances: Sequence[Allowance] = ()
+    limits: Limits = Limits()
     tokens: int = 0
     usd_nano: int = 0
     lease_ms: int = 0
@@ -135,6 +155,15 @@ class OverBudget:
     spent: int
     held: int
 
+    @property
+    def limit(self) -> int:
+        """What it would exceed."""
+        return self.limit_of(self.allowance) or 0
+
+    def limit_of(self, allowance: Allowance) -> int | None:
+        """What this allowance has of the unit that refused."""
+        return allowance.usd_nano if self.unit == "usd" else allowance.tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
@@ -162,44 +191,46 @@ async def admit(
     A request that may wait is refused by a rate only if its turn would come after `longest_wait_ms`. Raises RedisUnavailable.
     """
     kept = keeping or Keeping(job_id, 0)
-    if not (charge.rates or charge.rooms or charge.allowances or kept.claim or kept.ticket):
+    limits = charge.limits
+    if not (limits or kept.claim or kept.ticket):
         return Admitted()
-    result = cast("list[int | bytes]", await redis.run(_ADMIT, _keys(charge, kept), _arguments(charge, kept, longest_wait_ms)))
+    result = cast("list[int | bytes]", await redis.run(_ADMIT, _keys(kept), _arguments(charge, kept, longest_wait_ms)))
     match result[0]:
         case 1 | 3:
             numbers = cast("list[int]", result)
-            standings = [Standing(rate, *numbers[2 * i + 2 : 2 * i + 4]) for i, rate in enumerate(charge.rates)]
+            standings = [Standing(rate, *numbers[2 * i + 2 : 2 * i + 4]) for i, rate in enumerate(limits.rates)]
             return Admitted(numbers[1], standings, again=numbers[0] == 3)
         case 2:
             return Attached(cast("bytes", result[1]), bool(result[2]), int(result[3]))
         case _:
-            return _refusal(charge, result)
+            return _refusal(limits, result)
 
 
-def _keys(charge: Charge, kept: Keeping) -> list[str]:
-    keys = [rate.key for rate in charge.rates]
-    keys += [room.key for room in charge.rooms]
-    keys += [allowance.key for allowance in charge.allowances]
-    keys += [kept.claim_key] if kept.claim else []
+def _keys(kept: Keeping) -> list[str]:
+    keys = [kept.claim_key] if kept.claim else []
     keys += [f"ticket:{kept.job_id}"] if kept.ticket else []
     keys += [kept.list_key] if kept.ticket and kept.list_key else []
     return keys
 
 
 def _arguments(charge: Charge, kept: Keeping, longest_wait_ms: int) -> list[Argument]:
-    args: list[Argument] = [len(charge.rates), len(charge.rooms), len(charge.allowances), longest_wait_ms, kept.job_id]
-    args += [charge.tokens, charge.usd_nano, charge.lease_ms, "hold" if charge.holds else "look"]
-    args += [kept.claim, kept.claim_ms, int(kept.attaches), kept.ticket, kept.ticket_ms]
-    args += [int(bool(kept.list_key)), MOST_LISTED, kept.accepted_ms]
-    for rate in charge.rates:
-        args += (rate.limit, rate.period_ms, rate.unit[0])
-    args += [room.limit for room in charge.rooms]
-    for allowance in charge.allowances:
-        args += (_or_none(allowance.usd_nano), _or_none(allowance.tokens), allowance.forgotten_ms)
+    holds = "hold" if charge.holds else "look"
+    args: list[Argument] = [
+        charge.limits.text,
+        longest_wait_ms,
+        kept.job_id,
+        charge.tokens,
+        charge.usd_nano,
+        charge.lease_ms,
+        holds,
+    ]
+    if kept.claim or kept.ticket:
+        args += [kept.claim, kept.claim_ms, int(kept.attaches), kept.ticket, kept.ticket_ms]
+        args += [int(bool(kept.list_key)), MOST_LISTED, kept.accepted_ms]
     return args
 
 
-def _refusal(charge: Charge, result: Sequence[int | bytes]) -> Refused:
+def _refusal(limits: Limits, result: Sequence[int | bytes]) -> Refused:
     what = cast("bytes", result[1])
     if what == b"closed":
         return Closed()
@@ -207,13 +238,13 @@ def _refusal(charge: Charge, result: Sequence[int | bytes]) -> Refused:
     match what:
         case b"rate":
             wait_ms, remaining, reset_ms = cast("Sequence[int]", result[3:6])
-            return OverRate(Standing(charge.rates[number], remaining, reset_ms), wait_ms)
+            return OverRate(Standing(limits.rates[number], remaining, reset_ms), wait_ms)
         case b"room":
-            return NoRoom(charge.rooms[number])
+            return NoRoom(limits.rooms[number])
         case _:
             unit = "usd" if what == b"usd" else "tokens"
-            return OverBudget(charge.allowances[number], unit, int(result[3]), int(result[4]))
+            return OverBudget(limits.allowances[number], unit, int(result[3]), int(result[4]))
 
 
-def _or_none(number: int | None) -> Argument:
-    return "" if number is None else number
+def _or_none(number: int | None) -> int:
+    return -1 if number is None else number

@@ -151,7 +151,7 @@ async def open_holds(redis: Redis, skip: int = 0, most: int = 1000) -> list[Open
 
 async def hold_again(redis: Redis, charge: Charge, job_id: str) -> bool:
     """Holds what was held for a job before Redis lost it; False if something is held for it. Raises RedisUnavailable."""
-    keys = [allowance.key for allowance in charge.allowances]
+    keys = [allowance.key for allowance in charge.limits.allowances]
     return await redis.run(_HOLD_AGAIN, keys, (job_id, charge.tokens, charge.usd_nano, charge.lease_ms)) == 1
 
 
