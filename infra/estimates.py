@@ -41,7 +41,7 @@ class Estimator:
         self._prices = prices
         self._warming: asyncio.Task[None] | None = None
         self._version = -1
-        self._deployments: dict[tuple[str, str], tuple[Deployment, ...]] = {}
+        self._deployments: dict[tuple[object, ...], tuple[Deployment, ...]] = {}
 
     def start(self) -> None:
         """Reads price list and tokenizer in the background; who needs them first waits."""
@@ -74,11 +74,12 @@ class Estimator:
         return 1000 * self._most_micro(self._reachable(model, policy), model, policy, 0, output_tokens, now_ms)
 
     def _reachable(self, model: Model, policy: EffectivePolicy) -> tuple[Deployment, ...]:
-        """Worked out once for each policy and change of the table."""
+        """Worked out once for what the policy says about it, and change of the table."""
         if self._version != self._table.version or len(self._deployments) > _MOST_KNOWN:
             self._version = self._table.version
             self._deployments.clear()
-        asked = (model.name, policy.version)
+        # Not by the policy's version: that of another caller has the same one.
+        asked = (model.name, policy.data.regions, policy.data.hipaa, policy.route.providers)
         found = self._deployments.get(asked)
         if found is None:
             found = self._deployments[asked] = reachable(self._table.models, model, policy.data, policy.route)

@@ -6,15 +6,9 @@ from typing import Final, cast
 from infra.redis.client import Redis, Script
 
 LAST_USED: Final = "keys:last_used"
-"""A hash: the id of a key → unix milliseconds."""
+"""A hash: the id of a key → unix milliseconds. Written by settle.lua."""
 
-_NOTE = Script.load("note_last_used")
 _READ = Script.load("read_last_used")
-
-
-async def note_last_used(redis: Redis, key_id: str, at_ms: int) -> None:
-    """Notes that a key was used; what was later is kept. Raises RedisUnavailable."""
-    await redis.run(_NOTE, [LAST_USED], (key_id, at_ms))
 
 
 async def last_used_ms(redis: Redis, key_ids: Sequence[str]) -> list[int | None]:

@@ -46,7 +46,10 @@ for i = 1, #KEYS do
   at = at + 3
 end
 for _ = 1, tonumber(ARGV[at]) do
-  redis.call('HSET', 'keys:last_used', ARGV[at + 1], ARGV[at + 2])
+  -- Partitions are settled apart: the latest stays.
+  if tonumber(ARGV[at + 2]) > tonumber(redis.call('HGET', 'keys:last_used', ARGV[at + 1]) or 0) then
+    redis.call('HSET', 'keys:last_used', ARGV[at + 1], ARGV[at + 2])
+  end
   at = at + 2
 end
 return spent

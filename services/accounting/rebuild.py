@@ -20,7 +20,7 @@ from infra.kafka.envelope import Poison, decode
 from infra.kafka.log import Incoming, Mark, Partition
 from infra.kafka.offsets import decode as unfinished
 from infra.platform import Platform
-from infra.redis.admission import Charge
+from infra.redis.admission import Charge, Limits
 from infra.redis.ledger import Settlement, Spent, hold_again, open_ledger
 from schemas.budget import Period, nano, span_of
 from schemas.job import Caller, Job
@@ -153,7 +153,7 @@ class Rebuild:
                 levels = hierarchy.levels(self._platform.control.table, job.caller)
                 lines = budgets.lines(levels, job.accepted_ms, organization.time_zone if organization else "UTC")
                 charge = Charge(
-                    allowances=budgets.hard(lines),
+                    Limits(allowances=budgets.hard(lines)),
                     tokens=job.estimate.input_tokens + job.estimate.output_tokens,
                     usd_nano=job.estimate.usd_nano,
                     lease_ms=job.deadline_ms - now_ms + _GRACE_MS,

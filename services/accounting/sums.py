@@ -9,13 +9,12 @@ from typing import Final
 from pydantic import BaseModel
 
 from infra import budgets, hierarchy
-from infra.budgets import BudgetLine
+from infra.budgets import BudgetLine, counted_ms
 from infra.hierarchy import Level
 from infra.kafka.table import ControlTable
 from infra.redis.ledger import Settlement, Spent
 from schemas.budget import nano
-from schemas.ids import accepted_ms
-from schemas.job import Caller
+from schemas.job import Caller, Step
 from schemas.topics import Lane
 
 MOST_REMEMBERED: Final = 50_000
@@ -48,6 +47,7 @@ class Ended(BaseModel):
     accepted_ms: int
     ended_ms: int
     fingerprint: str = ""
+    steps: tuple[Step, ...] = ()
     attempts: tuple[_Attempt, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ class Sums:
         cost = sum(nano(attempt.cost_usd) for attempt in fresh)
         if not cost and not tokens:
             return
-        for key, forgotten_ms in self._counters_of(ended.caller, _admitted_ms(ended)):
+        for key, forgotten_ms in self._counters_of(ended.caller, counted_ms(ended.lane, ended.accepted_ms, ended.steps)):
             spent = settlement.spent.get(key)
             if spent is None:
                 spent = settlement.spent[key] = Spent(forgotten_ms)
@@ -135,11 +135,3 @@ class Sums:
 
 def _place(caller: Caller) -> _Place:
     return (caller.organization, caller.team, caller.project, caller.environment, caller.key_id, caller.user)
-
-
-def _admitted_ms(ended: Ended) -> int:
-    """In whose period it is counted: as its id says, which the books go by too."""
-    try:
-        return accepted_ms(ended.job_id)
-    except ValueError:
-        return ended.accepted_ms

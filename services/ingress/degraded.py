@@ -51,12 +51,12 @@ class Degraded:
         if refused := self._over_rate(charge) or self._over_budget(charge):
             return refused
         metrics.ADMITTED_UNCHECKED.inc()
-        for rate in charge.rates:
+        for rate in charge.limits.rates:
             cost = charge.tokens if rate.unit == "tokens" else 1
             self._arrivals[rate.key] = self._arrival(rate.key) + cost * rate.period_ms / rate.limit
         while len(self._arrivals) > _MOST:
             self._arrivals.popitem(last=False)
-        for allowance in charge.allowances if len(self._spent) < _MOST else ():
+        for allowance in charge.limits.allowances if len(self._spent) < _MOST else ():
             usd_nano, tokens = self._spent.get(allowance.key, (0, 0))
             self._spent[allowance.key] = (usd_nano + charge.usd_nano, tokens + charge.tokens)
         return Admitted()
@@ -66,7 +66,7 @@ class Degraded:
 
     def _over_rate(self, charge: Charge) -> OverRate | None:
         now = self._clock()
-        for rate in charge.rates:
+        for rate in charge.limits.rates:
             cost, interval = charge.tokens if rate.unit == "tokens" else 1, rate.period_ms / rate.limit
             before = self._arrival(rate.key)
             if (wait := before + cost * interval - rate.period_ms - now) > 0:
@@ -74,7 +74,7 @@ class Degraded:
         return None
 
     def _over_budget(self, charge: Charge) -> OverBudget | None:
-        for allowance in charge.allowances:
+        for allowance in charge.limits.allowances:
             usd_nano, tokens = self._spent.get(allowance.key, (0, 0))
             unknown = allowance.key in self._exhausted or (allowance.key not in self._spent and len(self._spent) >= _MOST)
             if allowance.usd_nano is not None and (unknown or usd_nano + charge.usd_nano > allowance.usd_nano // SHARE):

@@ -262,7 +262,7 @@ class Admissions:
         while True:
             left_s = ends - loop.time()
             if left_s <= 0 or self._in_line >= _MOST_IN_LINE:
-                return NoRoom(charge.rooms[0])
+                return NoRoom(charge.limits.rooms[0])
             self._in_line += 1
             try:
                 await asyncio.sleep(min(left_s, pause_s))
@@ -278,7 +278,7 @@ class Admissions:
         try:
             decision = await admit(self._platform.redis, charge, _keeping(request, job), longest_wait_ms, job.id)
         except RedisUnavailable:
-            if not (charge.rates or charge.rooms or charge.allowances) and not job.keep_s:
+            if not charge.limits and not job.keep_s:
                 # What was to be kept is a convenience: a stream that can't be resumed is better than none.
                 return admission.Admitted()
             if job.policy.when_redis_is_away == "open" and not job.keep_s:

@@ -12,7 +12,6 @@ from schemas.control import (
     Model,
     OldSecret,
     Operator,
-    Organization,
     Team,
     User,
     VirtualKey,
@@ -164,13 +163,6 @@ def changed_models(now: Mapping[str, Model], wanted: Iterable[Model], now_ms: in
         elif _content(old) != _content(model):
             writes.append(model.model_copy(update={"version": old.version + 1, "created_ms": old.created_ms}))
     return writes, [f"model/{name}" for name in now if name not in by_name]
-
-
-def with_policy(resource: Organization | Team, policy: Policy) -> Organization | Team | None:
-    """The resource under a new policy, its version one higher; None if nothing changes."""
-    if resource.policy == policy:
-        return None
-    return resource.model_copy(update={"policy": policy, "version": resource.version + 1})
 
 
 def standing(state: str, deadline_ms: int, now_ms: int) -> JobStatus | None:

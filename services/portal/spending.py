@@ -42,7 +42,7 @@ class Spending(BaseModel):
 
 
 class Reservation(BaseModel):
-    """What is held for a job that runs, until it ends, or until `ends_at` (RFC 3339) if it is dead. `at`: the levels where it counts."""
+    """What is held for a job until it ends, or until `ends_at` (RFC 3339) if it is dead. `at`: the levels where it counts."""
 
     job: str
     usd: Decimal

@@ -3,6 +3,7 @@
 import logging
 
 from infra import hierarchy, tokens
+from infra.budgets import BudgetLine, counted_ms
 from infra.charging import LEASE_GRACE_MS, Account, refusal
 from infra.clock import Clock
 from infra.estimates import Estimator
@@ -37,17 +38,16 @@ class Purse:
 
         Or until when the job waits, or why it never may be sent out.
         """
-        account = self._account(job)
-        allowances, rooms = account.allowances(now.now_ms), account.rooms()
-        if job.lane is not Lane.BATCH or not (allowances or rooms):
+        account, at_ms = self._account(job), _counted_ms(job)
+        limits = account.limits(job.lane, at_ms, sent_out=True)
+        if job.lane is not Lane.BATCH or not limits:
             return False
         try:
-            estimate = await self._estimate(job, account, now.now_ms)
+            estimate = await self._estimate(job, account, at_ms)
         except SluiceError as error:
             return error.fault()
         charge = Charge(
-            rooms=rooms,
-            allowances=allowances,
+            limits,
             tokens=estimate.input_tokens + estimate.output_tokens,
             usd_nano=estimate.usd_nano,
             lease_ms=job.deadline_ms - now.now_ms + LEASE_GRACE_MS,
@@ -61,8 +61,9 @@ class Purse:
             case Admitted():
                 return not decision.again
             case OverBudget() | NoRoom() | Closed():
-                fault = refusal(decision, charge, account, now.now_ms).fault()
-                until_ms = _until_ms(decision, charge, account, now.now_ms)
+                fault = refusal(decision, charge, account, at_ms).fault()
+                line = account.line_of(decision, at_ms) if isinstance(decision, OverBudget) else None
+                until_ms = _until_ms(decision, charge, line, now.now_ms)
                 return parking.without_budget(job, until_ms, now) or fault
             case _:
                 raise AssertionError(f"nobody is {decision} here")
@@ -78,7 +79,7 @@ class Purse:
 
     def meter(self, job: Job) -> "Meter | None":
         """For a stream whose end nobody knows; None where nothing is held for it."""
-        if job.estimate is None or not self._account(job).allowances(self._clock()):
+        if job.estimate is None or not self._account(job).allowances(_counted_ms(job)):
             return None
         return Meter(self, job)
 
@@ -87,7 +88,7 @@ class Purse:
         now_ms, model = self._clock(), self._table.models.get(job.model)
         try:
             nano = self._estimator.output_usd_nano(model, job.policy, output_tokens, now_ms) if model else 0
-            allowances = self._account(job).allowances(now_ms)
+            allowances = self._account(job).allowances(_counted_ms(job))
             return await ledger.extend(self._redis, job.id, allowances, output_tokens, nano)
         except (RedisUnavailable, SluiceError) as error:
             log.warning("%s goes on although nothing more can be held for it: %s", job.id, error)
@@ -150,17 +151,16 @@ class OutOfBudget(Exception):
         ).fault()
 
 
-def _until_ms(refused: OverBudget | NoRoom | Closed, charge: Charge, account: Account, now_ms: int) -> int | None:
-    """When to look again; None: this budget never has enough for the job."""
-    match refused:
-        case OverBudget(allowance=allowance, unit=unit, spent=spent):
-            limit, needed = allowance.usd_nano, charge.usd_nano
-            if unit == "tokens":
-                limit, needed = allowance.tokens, charge.tokens
-            if spent + needed <= (limit or 0):
-                # What is held for others is in the way, and much of that comes back.
-                return now_ms + 1_000
-            line = next(line for line in account.lines(now_ms) if line.allowance == allowance)
-            return line.span.ends_ms if needed <= (limit or 0) else None
-        case _:
-            return now_ms + 500
+def _counted_ms(job: Job) -> int:
+    return counted_ms(job.lane, job.accepted_ms, job.steps)
+
+
+def _until_ms(refused: OverBudget | NoRoom | Closed, charge: Charge, line: BudgetLine | None, now_ms: int) -> int | None:
+    """When to look again; None: this budget, the one of `line`, never has enough for the job."""
+    if not isinstance(refused, OverBudget) or line is None:
+        return now_ms + 500
+    needed = charge.usd_nano if refused.unit == "usd" else charge.tokens
+    if refused.spent + needed <= refused.limit:
+        # What is held for others is in the way, and much of that comes back.
+        return now_ms + 1_000
+    return line.span.ends_ms if needed <= refused.limit else None

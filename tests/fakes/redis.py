@@ -4,6 +4,7 @@ Held to the real one by `tests/simulator/test_fake_redis.py`.
 """
 
 import importlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -190,6 +191,8 @@ class LuaRedis(Redis):
         self._enter = self._lua.eval(
             "function(call) redis = {call = call}; return function(keys, argv) KEYS = keys; ARGV = argv end end"
         )(self._call)
+        self._lua.execute("cjson = {}")
+        self._lua.globals()[b"cjson"][b"decode"] = lambda text: self._json(json.loads(text))
         self._commands: dict[bytes, Callable[..., Reply]] = {
             name.upper().encode(): getattr(self.keys, {"del": "delete"}.get(name, name)) for name in _COMMANDS
         }
@@ -203,6 +206,11 @@ class LuaRedis(Redis):
             compiled = self._scripts[script.sha] = self._lua.eval(b"function() " + script.text.encode() + b"\nend")
         self._enter(self._lua.table(*map(_text, keys)), self._lua.table(*map(_text, args)))
         return self._given(compiled())
+
+    def _json(self, value: object) -> object:
+        if isinstance(value, list):
+            return self._lua.table(*map(self._json, cast("list[object]", value)))
+        return value.encode() if isinstance(value, str) else value
 
     def _call(self, name: bytes, *args: object) -> object:
         return self._to_lua(self._commands[name](*map(_argument, args)))
@@ -230,7 +238,18 @@ class LuaRedis(Redis):
 _COMMANDS = (
     *("time", "exists", "del", "pexpire", "pexpireat", "pttl", "get", "mget", "set"),
     *("hget", "hmget", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
-    *("zadd", "zrem", "zcard", "zscore", "zremrangebyrank", "zremrangebyscore", "zrangebyscore", "zrange", "zrevrank", "zrevrange"),
+    *(
+        "zadd",
+        "zrem",
+        "zcard",
+        "zscore",
+        "zremrangebyrank",
+        "zremrangebyscore",
+        "zrangebyscore",
+        "zrange",
+        "zrevrank",
+        "zrevrange",
+    ),
 )
 
 

@@ -16,11 +16,14 @@ from redis.exceptions import RedisError
 
 from infra.embedded.probe import ask
 from infra.embedded.stack import Stack
-from infra.redis.admission import Admitted, Charge, OverRate, Rate, admit
+from infra.redis.admission import Admitted, Charge, Limits, OverRate, Rate, admit
 from infra.redis.cache import fill, lookup
 from infra.redis.client import Redis, RedisUnavailable, Script, Value
 from infra.redis.jobs import JobRecords, Lease
 from infra.redis.numbers import claim
+from infra.redis.quota import Wish, correct, take
+from schemas.control import Deployment
+from schemas.topics import Lane
 
 HOUR_MS = 3_600_000
 
@@ -147,7 +150,7 @@ async def test_a_full_redis_is_unavailable_not_an_error_of_the_job(redis: Redis,
 
 
 async def ask_for(redis: Redis, *rates: Rate) -> Admitted | OverRate:
-    decision = await admit(redis, Charge(rates))
+    decision = await admit(redis, Charge(Limits(rates)))
     assert isinstance(decision, Admitted | OverRate)
     return decision
 
@@ -490,3 +493,65 @@ async def test_a_number_is_kept_while_it_is_held_and_free_when_it_lapsed(redis: 
     await call(redis, "DEL", f"number:{name}:0")
     assert await claim(redis, name, 2, "b", 60_000) == 0
     assert await claim(redis, name, 2, "a", 60_000, held=0) is None
+
+
+# Quotas of providers. Their shares are seen in tests/unit/infra/redis, where a minute is over at once.
+
+
+def limited(rpm: int | None = None, tpm: int | None = None) -> Deployment:
+    return Deployment(id=fresh("d"), provider="openai", model="real-model", rpm=rpm, tpm=tpm)
+
+
+@pytest.mark.parametrize(("rpm", "tpm"), [(60, None), (None, 60_000), (60, 600_000), (600, 60_000)])
+async def test_of_many_calls_at_once_as_many_are_made_as_the_provider_allows(redis: Redis, rpm: int, tpm: int) -> None:
+    deployment = limited(rpm, tpm)
+    wishes = [Wish(lane, f"team-{n % 5}", 1 + n % 3, 1_000, 2_000) for n in range(60) for lane in Lane]
+    taken = await asyncio.gather(*(take(redis, deployment, wish) for wish in wishes))
+    made = sum(not one.wait_ms for one in taken)
+    # A minute's worth, but for what is kept for each lane; one comes each second.
+    assert 45 <= made <= 63
+    assert max(one.full_ms for one in taken) <= 60_000
+
+
+async def test_a_call_is_charged_what_it_took_and_never_waits_for_ever(redis: Redis) -> None:
+    deployment = limited(tpm=60_000)
+    wish = Wish(Lane.BATCH, "team", tokens=6_000)
+    assert (await take(redis, deployment, wish)).wait_ms == 0
+    await correct(redis, deployment, wish, 500)
+    used = await take(redis, deployment, Wish(Lane.INTERACTIVE, "team", tokens=500))
+    assert used.wait_ms == 0
+    assert 0 < used.full_ms <= 1_000
+    huge = await take(redis, limited(tpm=60_000), Wish(Lane.INTERACTIVE, "team", tokens=300_000))
+    assert huge.wait_ms == 0
+    assert 299_000 < huge.full_ms <= 300_000
+
+
+async def test_who_waits_is_told_one_turn_after_another_and_is_forgotten_in_time(redis: Redis) -> None:
+    deployment = limited(rpm=60)
+    while not (await take(redis, deployment, Wish(Lane.INTERACTIVE, "first", patience_ms=0))).wait_ms:
+        pass
+    told = [(await take(redis, deployment, Wish(Lane.INTERACTIVE, "second", patience_ms=30_000))).wait_ms for _ in range(4)]
+    assert told == sorted(told)
+    assert len(set(told)) == 4
+    left = [await call(redis, "PTTL", key) for key in quota_keys(deployment)]
+    assert all(isinstance(ms, int) and 0 < ms <= 130_000 for ms in left)
+
+
+def quota_keys(deployment: Deployment) -> list[str]:
+    waiting = f"quota:{deployment.id}:waiting:interactive"
+    return [f"quota:{deployment.id}:minute", waiting, f"{waiting}:first", f"{waiting}:second"]
+
+
+async def test_a_correction_reaches_the_tag_of_a_team_that_is_short(redis: Redis) -> None:
+    deployment = limited(tpm=60_000)
+    wish = Wish(Lane.INTERACTIVE, "team", tokens=1_000, patience_ms=2_000)
+    while not (await take(redis, deployment, wish)).wait_ms:
+        pass
+    key = f"quota:{deployment.id}:waiting:interactive:team"
+    before = await call(redis, "GET", key)
+    await correct(redis, deployment, wish, 250)
+    after = await call(redis, "GET", key)
+    assert isinstance(before, bytes)
+    assert isinstance(after, bytes)
+    assert float(after.split()[0]) - float(before.split()[0]) == pytest.approx(-750)
+    assert after.split()[1:] == before.split()[1:]

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from infra.embedded.stack import Stack
-from infra.redis.admission import Charge, Keeping, Rate, admit
+from infra.redis.admission import Charge, Keeping, Limits, Rate, admit
 from infra.redis.client import Redis
 from infra.redis.jobs import JobRecords
 from infra.redis.listing import list_key
@@ -61,7 +61,7 @@ class Asker:
             ticket_ms=60_000,
             list_key=list_key(self._prefix),
         )
-        admitted = await admit(self._redis, Charge([Rate(f"{self._prefix}-limit", 60)]), keeping)
+        admitted = await admit(self._redis, Charge(Limits((Rate(f"{self._prefix}-limit", 60),))), keeping)
         # What depends on the microsecond is not compared.
         return type(admitted)
 

@@ -14,6 +14,7 @@ TABLE: list[tuple[str, int, str, str | None, Owner, bool | None]] = [
     ("ContentBlocked", 400, "invalid_request_error", "content_filter", "caller", None),
     ("InvalidKey", 401, "invalid_request_error", "invalid_api_key", "caller", None),
     ("NotAllowed", 403, "permission_error", "model_not_allowed", "caller", None),
+    ("KeyPaused", 403, "permission_error", "key_paused", "caller", None),
     ("ModelNotFound", 404, "invalid_request_error", "model_not_found", "caller", None),
     ("NotFound", 404, "invalid_request_error", "not_found", "caller", None),
     ("RequestTimeout", 408, "invalid_request_error", "request_timeout", "caller", None),
@@ -22,6 +23,8 @@ TABLE: list[tuple[str, int, str, str | None, Owner, bool | None]] = [
     ("RequestTooLarge", 413, "invalid_request_error", "request_too_large", "caller", None),
     ("IdempotencyKeyReused", 422, "idempotency_error", "idempotency_key_reused", "caller", None),
     ("RateLimited", 429, "requests", "rate_limit_exceeded", "caller", True),
+    ("TokensLimited", 429, "tokens", "rate_limit_exceeded", "caller", True),
+    ("TooLarge", 429, "tokens", "rate_limit_exceeded", "caller", False),
     ("BudgetExceeded", 429, "insufficient_quota", "budget_exceeded", "caller", False),
     ("Cancelled", 499, "invalid_request_error", "cancelled", "caller", None),
     ("InternalError", 500, "server_error", "internal_error", "gateway", None),
@@ -56,8 +59,9 @@ def test_an_error_is_the_fault_of_the_table(row: tuple[str, int, str, str | None
 def test_the_drawing_shows_the_tree() -> None:
     drawn = dict(re.findall(r"[├└]── (\w+) +(\d{3})", errors.__doc__ or ""))
     assert drawn == {error.__name__: str(error.status) for error in CLASSES.values()}
-    indented = set(re.findall(r"│   [├└]── (\w+)", errors.__doc__ or ""))
-    assert indented == {error.__name__ for error in tree(errors.InvalidRequest)}
+    indented = set(re.findall(r"│   (?:    )?[├└]── (\w+)", errors.__doc__ or ""))
+    parents = (errors.InvalidRequest, errors.NotAllowed, errors.RateLimited)
+    assert indented == {error.__name__ for parent in parents for error in tree(parent)}
 
 
 def test_an_instance_says_more() -> None:

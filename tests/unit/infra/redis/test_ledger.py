@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infra.redis import ledger
-from infra.redis.admission import Admitted, Allowance, Charge, Closed, NoRoom, OverBudget, OverRate, Rate, Room, admit
+from infra.redis.admission import Admitted, Allowance, Charge, Closed, Limits, NoRoom, OverBudget, OverRate, Rate, Room, admit
 from infra.redis.ledger import OutOfOrder, Settled, Settlement, Spent
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis import LuaRedis
@@ -57,8 +57,15 @@ def allowance(key: str, usd_nano: int | None = None, tokens: int | None = None) 
     return Allowance(key, usd_nano, tokens, 0)
 
 
-def charge(*allowances: Allowance, usd_nano: int = 0, tokens: int = 0, **more: Any) -> Charge:
-    return Charge(allowances=allowances, usd_nano=usd_nano, tokens=tokens, lease_ms=LEASE_MS, **more)
+def charge(
+    *allowances: Allowance,
+    usd_nano: int = 0,
+    tokens: int = 0,
+    rates: tuple[Rate, ...] = (),
+    rooms: tuple[Room, ...] = (),
+    holds: bool = True,
+) -> Charge:
+    return Charge(Limits(rates, rooms, allowances), tokens, usd_nano, LEASE_MS, holds)
 
 
 def test_all_levels_or_none() -> None:
@@ -122,7 +129,7 @@ def test_a_late_settlement_still_counts() -> None:
 def test_a_ledger_that_was_lost_refuses_everybody_with_a_budget() -> None:
     bench = Bench(opened=False)
     assert bench.admit(charge(allowance("spend:team/a:total", 10)), "job_1") == Closed()
-    assert isinstance(bench.admit(charge(rates=[Rate("team/a", 60)]), "job_1"), Admitted)
+    assert isinstance(bench.admit(charge(rates=(Rate("team/a", 60),)), "job_1"), Admitted)
     assert now(ledger.settle(bench.redis, Settlement(settled={0: (-1, 1)}))) == ledger.LedgerClosed()
 
 
@@ -145,19 +152,19 @@ def test_batch_only_looks_whether_anything_is_left() -> None:
 
 def test_tokens_of_a_rate_are_corrected_to_what_was_used() -> None:
     bench, rate = Bench(), Rate("team/a", 1000, "tokens")
-    first = bench.admit(charge(rates=[rate], tokens=900), "job_1")
+    first = bench.admit(charge(rates=(rate,), tokens=900), "job_1")
     assert isinstance(first, Admitted)
     assert first.rates[0].remaining == 100
-    assert isinstance(bench.admit(charge(rates=[rate], tokens=200), "job_2"), OverRate)
+    assert isinstance(bench.admit(charge(rates=(rate,), tokens=200), "job_2"), OverRate)
     bench.settle("job_1", {}, tokens=100)
-    second = bench.admit(charge(rates=[rate], tokens=200), "job_3")
+    second = bench.admit(charge(rates=(rate,), tokens=200), "job_3")
     assert isinstance(second, Admitted)
     assert second.rates[0].remaining == 700
 
 
 def test_places_are_taken_and_given_back() -> None:
     bench, room = Bench(), Room("team/a", 2)
-    asked = charge(rooms=[room])
+    asked = charge(rooms=(room,))
     assert [type(bench.admit(asked, f"job_{n}")) for n in range(3)] == [Admitted, Admitted, NoRoom]
     bench.settle("job_0", {})
     assert isinstance(bench.admit(asked, "job_3"), Admitted)
@@ -177,7 +184,7 @@ def test_a_job_that_needs_more_gets_it_if_it_fits() -> None:
 
 def test_what_is_delivered_again_is_held_once() -> None:
     bench, place, room = Bench(), allowance("spend:team/a:total", 10), Room("team/a", 1)
-    asked = charge(place, usd_nano=6, rooms=[room])
+    asked = charge(place, usd_nano=6, rooms=(room,))
     assert isinstance(bench.admit(asked, "job_1"), Admitted)
     assert isinstance(bench.admit(asked, "job_1"), Admitted)
     assert bench.at(place.key)[place.key].held_usd_nano == 6

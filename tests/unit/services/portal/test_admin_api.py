@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from infra.credentials import key_hash, new_key, well_formed
 from infra.redis.client import RedisUnavailable
-from infra.redis.last_used import note_last_used
+from infra.redis.ledger import Settlement, open_ledger, settle
 from schemas.control import GroupRule, Hold, Membership, User, VirtualKey
 from schemas.event import H_ACTOR
 from schemas.roles import Role
@@ -276,8 +276,9 @@ async def test_a_held_key_is_resumed(api: Api, there: House) -> None:
 
 async def test_when_a_key_was_used_last(api: Api, there: House) -> None:
     assert (await api.ask("GET", KEY))["last_used_ms"] is None
+    await open_ledger(there.redis, "test", {}, {})
     for at_ms in (7_000, 5_000):
-        await note_last_used(there.redis, f"key_{OWN}", at_ms)
+        await settle(there.redis, Settlement(used={f"key_{OWN}": at_ms}))
     assert [key["last_used_ms"] for key in (await api.ask("GET", "/keys"))["data"]] == [7_000, None]
 
 

@@ -31,7 +31,7 @@ def bench(*script: object, table: Model | None = None) -> Bench:
     return Bench(*script, table=table, clock=virtual_clock)
 
 
-def chat(text: str, **more: object) -> JsonObject:
+def chat(text: str, **more: int) -> JsonObject:
     return {"model": "alias", "messages": [{"role": "user", "content": text}], **more}
 
 

@@ -1,0 +1,368 @@
+"""The ways in which somebody can ask for what a provider is called for: by which door, and with which words.
+
+All of them are asked the same by test_every_door.py, and answer the same: with a status and a sentence, as HTTP would.
+"""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx
+
+from tests.kafka_client import bearer, line, publish, tail_of
+from tests.system import Provider, System, Team, chat, prompt, until
+
+CHAT, EMBEDDINGS, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/batches"
+REPLAY = "/admin/v1/dead/replay"
+PATIENCE_S = 60
+"""Deadline of what may wait: over a rate limit of one a day it is refused at once, since its turn comes later."""
+
+_MOST_OUTPUT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a try ended: a status and a sentence as HTTP has them, and the job if there is one."""
+
+    status: int
+    message: str = ""
+    code: str | None = None
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Something to be asked for. `marker` names its calls in the provider's ledger, of which there were `called` before."""
+
+    marker: str
+    ask: Callable[[], Awaitable[Told]]
+    called: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The system and the provider behind it."""
+
+    system: System
+    provider: Provider
+
+    def http(self, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+        """A plain client."""
+        return httpx.AsyncClient(base_url=self.system.url, headers=headers, trust_env=False, timeout=60)
+
+    async def token(self, team: Team) -> str:
+        """A job token, minted with the team's own key."""
+        async with team.http() as client:
+            minted = await client.post("/v1/job_tokens", json={})
+        assert minted.status_code == 201, minted.text
+        return str(minted.json()["token"])
+
+    async def letter(self, origin: str) -> dict[str, Any]:
+        """The dead letter of a record, once it is there."""
+
+        async def found() -> dict[str, Any] | None:
+            async with self.system.admin() as admin:
+                answer = await admin.get(f"/admin/v1/dead/{origin}")
+            return answer.json()["letter"] if answer.status_code == 200 else None
+
+        return await until(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Way(ABC):
+    """A way to ask. `repeats`: asked again, the same request is the same job. `of_key`: it is asked with a virtual key."""
+
+    name: str
+    door: str
+    lane: str = "interactive"
+    repeats: bool = False
+    of_key: bool = True
+
+    @abstractmethod
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        """Something that this team can ask for from now on."""
+
+    @abstractmethod
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        """Asked with these credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http(Way):
+    """A POST. `members`: of its body, besides model and words."""
+
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    members: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        marker, tries = prompt(), 0
+
+        async def ask() -> Told:
+            nonlocal tries
+            again = str(tries)
+            tries += 1
+            headers = {name: value.format(marker=marker, again=again) for name, value in self._headers.items()}
+            async with team.http() as client:
+                return await _ended(client, await client.post(self._path, json=self._body(marker), headers=headers))
+
+        return Try(marker, ask)
+
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        marker = prompt()
+        own = {name: value.format(marker=marker, again="0") for name, value in self._headers.items()}
+        async with bench.http({**own, **headers}) as client:
+            return _refused(await client.post(self._path, json=self._body(marker)))
+
+    @property
+    def _path(self) -> str:
+        return self.door.removeprefix("POST ")
+
+    @property
+    def _headers(self) -> Mapping[str, str]:
+        lane = {"x-sluice-lane": "batch", "x-sluice-timeout": str(PATIENCE_S)} if self.lane == "batch" else {}
+        return {**lane, **self.headers}
+
+    def _body(self, marker: str) -> dict[str, object]:
+        """The same for the same marker, which is also the words: no cache knows them."""
+        return {**_words(self._path, marker), **self.members}
+
+
+@dataclass(frozen=True, slots=True)
+class Batched(Way):
+    """A line of a batch. `url`: what the line asks for."""
+
+    lane: str = "batch"
+    url: str = CHAT
+
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        marker = prompt()
+        async with team.http() as client:
+            file = await client.post(
+                "/v1/files", data={"purpose": "batch"}, files={"file": line(marker, _words(self.url, marker), self.url)}
+            )
+        assert file.status_code == 200, file.text
+
+        async def ask() -> Told:
+            async with team.http() as client:
+                ordered = await client.post(BATCHES, json=self._order(file.json()["id"]), headers=_deadline())
+                if ordered.status_code != 200:
+                    return _refused(ordered)
+                batch = await until(lambda: _over(client, f"{BATCHES}/{ordered.json()['id']}"))
+                name = batch["output_file_id"] or batch["error_file_id"]
+                (result,) = (await client.get(f"/v1/files/{name}/content")).text.splitlines()
+            return _of_line(json.loads(result))
+
+        return Try(marker, ask)
+
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        async with bench.http(headers) as client:
+            return _refused(await client.post(BATCHES, json=self._order("file_x")))
+
+    def _order(self, file_id: str) -> dict[str, str]:
+        return {"input_file_id": file_id, "endpoint": self.url, "completion_window": "24h"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Way):
+    """A record on a public topic. `url`: what the line in it asks for."""
+
+    url: str = CHAT
+
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        marker, token = prompt(), await bench.token(team)
+
+        async def ask() -> Told:
+            headers = [*bearer(token), *((name, value.encode()) for name, value in _deadline().items())]
+            (origin,) = await publish(bench.system.kafka, self._topic, [self._line(marker)], headers)
+            return await _answered(bench, team, marker, origin)
+
+        return Try(marker, ask)
+
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        given = [(name, value.encode()) for name, value in headers.items()]
+        (origin,) = await publish(bench.system.kafka, self._topic, [self._line(prompt())], given)
+        return _put_aside(await bench.letter(origin))
+
+    @property
+    def _topic(self) -> str:
+        return self.door.removeprefix("KAFKA ")
+
+    def _line(self, marker: str) -> bytes:
+        return line(marker, _words(self.url, marker), self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedJob(Way):
+    """A dead letter that was a job of the team is replayed by an administrator: it becomes a job anew.
+
+    A job becomes one here by its own record, signed as it is, on a topic where it doesn't belong.
+    """
+
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        marker = prompt()
+        async with team.http() as client:
+            made = await client.post(CHAT, json=_words(CHAT, marker), headers={"cache-control": "no-store"})
+        assert made.status_code == 200, made.text
+        job_id = made.headers["x-sluice-job"].encode()
+        async with tail_of(bench.system.kafka, "sluice.guard.interactive") as tail:
+            await tail.read_until(lambda: any(record.headers.get("ce_id") == job_id for record in tail.records))
+            record = next(record for record in tail.records if record.headers.get("ce_id") == job_id)
+        headers = [*record.headers.items()]
+        (origin,) = await publish(bench.system.kafka, "sluice.router.interactive", [record.value], headers)
+        letter = await bench.letter(origin)
+
+        async def ask() -> Told:
+            async with bench.system.admin() as admin:
+                done = await _replayed(admin, {"ids": [letter["id"]]})
+                if done["result"] != "replayed":
+                    return Told(409, done["why"])
+                job = await until(lambda: _over(admin, f"/admin/v1/jobs/{done['became']}"))
+            return _of_job(job)
+
+        return Try(marker, ask, called=1)
+
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        async with bench.http(headers) as client:
+            return _refused(await client.post(REPLAY, json={"all": True}))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedRecord(Way):
+    """A dead letter that never became a job is replayed for a team, by an administrator who says that it pays."""
+
+    of_key: bool = False
+
+    async def prepared(self, bench: Bench, team: Team) -> Try:
+        marker = prompt()
+        given = [("authorization", b"Bearer not.a.token"), *((n, v.encode()) for n, v in _deadline().items())]
+        (origin,) = await publish(bench.system.kafka, "sluice.jobs.batch", [line(marker, _words(CHAT, marker))], given)
+        letter = await bench.letter(origin)
+
+        async def ask() -> Told:
+            async with bench.system.admin() as admin:
+                done = await _replayed(admin, {"ids": [letter["id"]], "team": team.name})
+            assert done["result"] == "replayed", done
+            return await _answered(bench, team, marker, "")
+
+        return Try(marker, ask)
+
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+        async with bench.http(headers) as client:
+            return _refused(await client.post(REPLAY, json={"all": True, "team": "somebody"}))
+
+
+LATER = {"prefer": "respond-async"}
+OWN_KEY = {"idempotency-key": "{marker}"}
+RETRIED = {"x-stainless-retry-count": "{again}", "x-stainless-read-timeout": "60"}
+STREAM = {"stream": True}
+
+WAYS: Mapping[str, Way] = {
+    way.name: way
+    for way in (
+        Http("chat", f"POST {CHAT}"),
+        Http("chat, streamed", f"POST {CHAT}", members=STREAM),
+        Http("chat, later", f"POST {CHAT}", headers=LATER),
+        Http("chat, streamed, later", f"POST {CHAT}", headers=LATER, members=STREAM),
+        Http("chat, batch lane", f"POST {CHAT}", "batch"),
+        Http("chat, batch lane, later", f"POST {CHAT}", "batch", headers=LATER),
+        Http("chat, own key", f"POST {CHAT}", repeats=True, headers=OWN_KEY),
+        Http("chat, retried", f"POST {CHAT}", repeats=True, headers=RETRIED),
+        Http("embeddings", f"POST {EMBEDDINGS}"),
+        Http("embeddings, later", f"POST {EMBEDDINGS}", headers=LATER),
+        Http("responses", f"POST {RESPONSES}"),
+        Http("responses, streamed", f"POST {RESPONSES}", members=STREAM),
+        Http("responses, background", f"POST {RESPONSES}", members={"background": True}),
+        Http("responses, not stored", f"POST {RESPONSES}", members={"store": False}),
+        Http("responses, batch lane", f"POST {RESPONSES}", "batch"),
+        Http("responses, own key", f"POST {RESPONSES}", repeats=True, headers=OWN_KEY),
+        Batched("batch of chats", f"POST {BATCHES}"),
+        Batched("batch of embeddings", f"POST {BATCHES}", url=EMBEDDINGS),
+        Record("record, interactive", "KAFKA sluice.jobs.interactive"),
+        Record("record, batch", "KAFKA sluice.jobs.batch", "batch"),
+        Record("record of embeddings", "KAFKA sluice.jobs.batch", "batch", url=EMBEDDINGS),
+        ReplayedJob("replayed job", f"POST {REPLAY}"),
+        ReplayedRecord("replayed record", f"POST {REPLAY}", "batch"),
+    )
+}
+
+
+def _words(path: str, marker: str) -> dict[str, object]:
+    match path:
+        case "/v1/embeddings":
+            return {"model": "mock", "input": marker, "user": marker}
+        case "/v1/responses":
+            return {"model": "mock", "input": marker, "user": marker, "max_output_tokens": _MOST_OUTPUT}
+        case _:
+            return chat("mock", marker, user=marker, max_tokens=_MOST_OUTPUT)
+
+
+def _deadline() -> dict[str, str]:
+    return {"x-sluice-deadline": str(int(time.time()) + PATIENCE_S)}
+
+
+def _refused(answer: httpx.Response) -> Told:
+    error = answer.json().get("error") or {}
+    return Told(answer.status_code, error.get("message", ""), error.get("code"))
+
+
+async def _ended(client: httpx.AsyncClient, answer: httpx.Response) -> Told:
+    """What a POST came to, also where that is told later."""
+    if answer.status_code >= 400:
+        return _refused(answer)
+    job_id = answer.headers.get("x-sluice-job", "")
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        data = [json.loads(text[6:]) for text in answer.text.splitlines() if text.startswith("data: {")]
+        errors = [cast("dict[str, Any]", part["error"]) for part in data if part.get("error")]
+        return Told(500, errors[0]["message"], errors[0]["code"], job_id) if errors else Told(200, job=job_id)
+    if answer.status_code == 202 or answer.json().get("status") in ("queued", "in_progress"):
+        return _of_job(await until(lambda: _over(client, f"/v1/jobs/{job_id}")))
+    return Told(answer.status_code, job=job_id)
+
+
+async def _over(client: httpx.AsyncClient, url: str) -> dict[str, Any] | None:
+    answer = await client.get(url)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    return found if found["status"] in ("completed", "failed", "cancelled", "expired", "incomplete") else None
+
+
+def _of_job(job: Mapping[str, Any]) -> Told:
+    error = job.get("error") or {}
+    status = 200 if job["status"] == "completed" else 500
+    return Told(status, error.get("message", ""), error.get("code"), job["id"])
+
+
+def _of_line(result: Mapping[str, Any]) -> Told:
+    """A line of OpenAI's batch output."""
+    if result["error"]:
+        return Told(504, result["error"]["message"], result["error"]["code"])
+    response = result["response"]
+    error = response["body"].get("error") or {}
+    return Told(response["status_code"], error.get("message", ""), error.get("code"), response["request_id"])
+
+
+async def _answered(bench: Bench, team: Team, custom_id: str, origin: str) -> Told:
+    """The result of a record, or, where it was put aside (it stood at `origin`), why."""
+    async with tail_of(bench.system.kafka, f"sluice.results.{team.name}") as tail, bench.system.admin() as admin:
+        while True:
+            own = [found for record in tail.records if (found := record.json())["custom_id"] == custom_id]
+            if own:
+                assert len(own) == 1
+                return _of_line(own[0])
+            if origin and (letter := await admin.get(f"/admin/v1/dead/{origin}")).status_code == 200:
+                return _put_aside(letter.json()["letter"])
+            await tail.read_some()
+
+
+def _put_aside(letter: Mapping[str, Any]) -> Told:
+    return Told(401, letter["detail"], letter["reason"])
+
+
+async def _replayed(admin: httpx.AsyncClient, asked: Mapping[str, object]) -> dict[str, Any]:
+    answer = await admin.post(REPLAY, json=asked)
+    assert answer.status_code == 200, answer.text
+    (done,) = answer.json()["data"]
+    return done
