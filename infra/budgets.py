@@ -52,7 +52,7 @@ def hard(found: Sequence[BudgetLine]) -> tuple[Allowance, ...]:
 
 
 def counted_ms(lane: Lane, accepted_ms: int, steps: Sequence[Step]) -> int:
-    """In whose period a job is counted, where it is held and where it is settled: what is held in one must not be spent in another.
+    """In whose period a job is counted, where it is held and where it is settled: what one period holds, no other must spend.
 
     That is when it was accepted; of batch, which may wait for the next period, when the router took it last.
     """

@@ -25,6 +25,7 @@ USUAL_OUTPUT_TOKENS = 1024
 _MARGIN, _FRAMING = 0.03, 8
 _THREAD_FROM = 50_000
 _MOST_KNOWN = 10_000
+_ANSWERS_AS = {"fast": "priority"}
 
 
 class Unpriced(NotAllowed):
@@ -66,12 +67,17 @@ class Estimator:
         output_tokens = output_bound(api, body, policy, deployments)
         if not money:
             return Estimate(input_tokens=input_tokens, output_tokens=output_tokens)
-        micro = self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms)
-        return Estimate(input_tokens=input_tokens, output_tokens=output_tokens, usd_nano=1000 * micro)
+        usd_nano = self.usd_nano(body, model, policy, input_tokens, output_tokens, now_ms)
+        return Estimate(input_tokens=input_tokens, output_tokens=output_tokens, usd_nano=usd_nano)
 
-    def output_usd_nano(self, model: Model, policy: EffectivePolicy, output_tokens: int, now_ms: int) -> int:
-        """What so many more tokens of an answer cost at most. Raises Unpriced."""
-        return 1000 * self._most_micro(self._reachable(model, policy), model, policy, 0, output_tokens, now_ms)
+    def usd_nano(
+        self, body: JsonObject, model: Model, policy: EffectivePolicy, input_tokens: int, output_tokens: int, now_ms: int
+    ) -> int:
+        """What so many tokens cost at most, wherever they are asked for. Raises Unpriced."""
+        deployments = self._reachable(model, policy)
+        return 1000 * max(
+            self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms, tier) for tier in _tiers(body)
+        )
 
     def _reachable(self, model: Model, policy: EffectivePolicy) -> tuple[Deployment, ...]:
         """Worked out once for what the policy says about it, and change of the table."""
@@ -93,10 +99,11 @@ class Estimator:
         input_tokens: int,
         output_tokens: int,
         now_ms: int,
+        tier: str,
     ) -> int:
         most = 0
         for d in deployments:
-            micro = self._prices.most_micro(d.provider, d.model, input_tokens, output_tokens, now_ms, d.price)
+            micro = self._prices.most_micro(d.provider, d.model, input_tokens, output_tokens, now_ms, d.price, tier)
             if micro is None:
                 if policy.unpriced is None:
                     raise Unpriced(
@@ -111,6 +118,14 @@ class Estimator:
     def _warm(self) -> None:
         self._prices.warm()
         tokens.count("warm")
+
+
+def _tiers(body: JsonObject) -> tuple[str, ...]:
+    """The service tiers that a request may be served in: the usual one, and the one that it asks for, which may be dearer."""
+    asked = body.get("service_tier")
+    if not isinstance(asked, str):
+        return ("",)
+    return "", _ANSWERS_AS.get(asked, asked)
 
 
 def output_bound(api: Api, body: JsonObject, policy: EffectivePolicy, deployments: tuple[Deployment, ...]) -> int:

@@ -149,10 +149,17 @@ class PriceBook:
         return Priced(found[0].cost_usd(usage), found[1]) if found else Priced(Decimal(0), "")
 
     def most_micro(
-        self, provider: str, provider_model: str, input_tokens: int, output_tokens: int, at_ms: int, own: Price | None
+        self,
+        provider: str,
+        provider_model: str,
+        input_tokens: int,
+        output_tokens: int,
+        at_ms: int,
+        own: Price | None,
+        service_tier: str = "",
     ) -> int | None:
         """The most that a call costs, in micro-dollars; None if no price is known."""
-        found = self._rate(provider, provider_model, input_tokens, at_ms, own, "")
+        found = self._rate(provider, provider_model, input_tokens, at_ms, own, service_tier)
         return found[0].most_micro(input_tokens, output_tokens) if found else None
 
     def _rate(

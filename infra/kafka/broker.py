@@ -60,6 +60,8 @@ class Kafka(Sink):
         )
         self._producer: Any = AIOKafkaProducer(bootstrap_servers=bootstrap, **cast("Any", PRODUCER_SETTINGS))
         self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        self._asker: Any = None
+        self._asking = asyncio.Lock()
 
     async def start(self) -> None:
         """Connects. Raises ConnectionError if no broker answers."""
@@ -72,6 +74,8 @@ class Kafka(Sink):
 
     async def stop(self) -> None:
         """Sends what is still in the producer's buffer and closes all connections."""
+        if self._asker is not None:
+            await self._asker.stop()
         await self._admin.close()
         await self._producer.stop()
         await self._broker.stop()
@@ -127,6 +131,19 @@ class Kafka(Sink):
         `may_wait_ms`: for so long records may wait for others, to come many at once.
         """
         return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot, may_wait_ms)
+
+    async def ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """The next offset to be written in each partition, by a connection of its own.
+
+        On a reader's the answer would stand behind its fetch, which waits 500 ms for records.
+        """
+        async with self._asking:
+            if self._asker is None:
+                asker: Any = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=_REQUEST_MS)
+                await asker.start()
+                self._asker = asker
+            found = cast("dict[AioPartition, int]", await self._asker.end_offsets([AioPartition(*p) for p in partitions]))
+        return {Partition(p.topic, p.partition): offset for p, offset in found.items()}
 
     async def committed(self, group: str, partitions: Collection[Partition]) -> dict[Partition, Mark]:
         """What a group has committed; a partition without a commit is missing."""

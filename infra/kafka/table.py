@@ -113,7 +113,7 @@ class Control:
         self._kafka = kafka
         self._reader: Reader | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._read_to = 0
+        self._next = 0
         self._moved = asyncio.Condition()
         self._seen: dict[str, int] = defaultdict(int)
         self._watchers: list[Callable[[], None]] = []
@@ -143,6 +143,14 @@ class Control:
     async def delete(self, key: str, author: Author = OURSELVES) -> None:
         """Publishes a tombstone and returns when the resource is gone here."""
         await self._publish(key, None, author)
+
+    async def caught_up(self) -> None:
+        """Returns when the table has everything that stands on the topic now."""
+        if self._reader is None:
+            return
+        end = (await self._kafka.ends([_PARTITION]))[_PARTITION]
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._next >= end)
 
     async def stop(self) -> None:
         if self._loop is not None:
@@ -185,6 +193,7 @@ class Control:
         key = (record.key or b"").decode("utf-8", "replace")
         self._seen[key] += 1
         self.table.version = record.offset
+        self._next = record.offset + 1
         if not record.value:
             self.table.remove(key)
             return

@@ -5,7 +5,8 @@
 -- Money stays text where it is only handed on: Lua would write large numbers in short.
 
 local function text(number)
-  return string.format('%.0f', number)
+  -- A negated zero would be written as -0, which Redis takes for no number.
+  return string.format('%.0f', number + 0)
 end
 
 local function each(lines)

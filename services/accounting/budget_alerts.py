@@ -36,16 +36,22 @@ class BudgetAlerts:
         name = f"alert:{line.allowance.key}:{line.allowance.usd_nano}:{line.allowance.tokens}:{reached}"
         if name in self._told:
             return
+        if not await self._once.begin(name, _TOLD_MS):
+            try:
+                await self._raise(team, line, total, share, reached)
+            except BaseException:
+                await self._once.forget(name)
+                raise
         self._told[name] = None
         if len(self._told) > _MOST_REMEMBERED:
             self._told.popitem(last=False)
-        if await self._once.begin(name, _TOLD_MS):
-            return
+
+    async def _raise(self, team: str, line: BudgetLine, total: tuple[int, int], share: float, reached: float) -> None:
         await self._alerts.raise_(
             "budget_exhausted" if reached >= 1 else "budget_share",
             line.scope,
             team,
-            f"{line.scope} has spent {_amount(line, total)} in {line.span.id}: {share:.0%} of its budget",
+            f"{line.scope} has spent {_amount(line, total, share)} in {line.span.id}: {share:.0%} of its budget",
             "critical" if reached >= 1 and line.budget.hard else "warning",
             {"share": round(share, 4), "period": line.span.id, "hard": line.budget.hard},
             about=f"{line.span.id}:{reached}",
@@ -59,7 +65,9 @@ def spent_share(line: BudgetLine, total: tuple[int, int]) -> float:
     return max(parts, default=0.0)
 
 
-def _amount(line: BudgetLine, total: tuple[int, int]) -> str:
-    if line.allowance.usd_nano is None:
-        return f"{total[1]} of {line.allowance.tokens} tokens"
-    return f"{usd(total[0]):.2f} of {usd(line.allowance.usd_nano):.2f} USD"
+def _amount(line: BudgetLine, total: tuple[int, int], share: float) -> str:
+    """What the share is of."""
+    limit, tokens = line.allowance.usd_nano, line.allowance.tokens
+    if limit is None or (tokens is not None and (total[0] / limit if limit else 1.0) < share):
+        return f"{total[1]} of {tokens} tokens"
+    return f"{usd(total[0]):.2f} of {usd(limit):.2f} USD"

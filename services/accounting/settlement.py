@@ -84,14 +84,17 @@ class SettlementStage:
         self._last |= dict.fromkeys(partitions, _UNKNOWN)
 
     async def _run(self) -> None:
+        records: Sequence[Incoming] = ()
         while True:
             try:
                 if not self._last:
                     await asyncio.sleep(_RETRY_S)
                     continue
-                records = await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
+                # What was polled is not polled again: it is settled before anything else is, whatever goes wrong meanwhile.
+                records = records or await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
                 if records:
                     await self._settle([(record, await self._read(record)) for record in records])
+                records = ()
                 await self._commit(_COMMIT_S)
             except RedisUnavailable as error:
                 log.warning("settlement: %s, trying again", error)
@@ -134,7 +137,7 @@ class SettlementStage:
                     for number, (_, until) in settlement.settled.items():
                         if (partition := Partition(records[0][0].topic, number)) in self._last:
                             self._last[partition] = until
-                    await self._tell(seen, done.totals)
+                    await self._tell(seen, done.totals or await self._totals(settlement))
                     return
 
     async def _read(self, record: Incoming) -> Ended | None:
@@ -144,6 +147,15 @@ class SettlementStage:
             return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
         except ValueError:
             return None
+
+    async def _totals(self, settlement: Settlement) -> Mapping[str, tuple[int, int]]:
+        """Of a settlement that was done before, and whose answer was lost."""
+        try:
+            counted = await ledger.counted(self._redis, list(settlement.spent))
+        except RedisUnavailable as error:
+            log.warning("settlement: it is not known what was spent in all: %s", error)
+            return {}
+        return {key: (one.usd_nano, one.tokens) for key, one in counted.items()}
 
     async def _tell(self, seen: Sequence[Ended], totals: Mapping[str, tuple[int, int]]) -> None:
         """Who looks at what was spent never holds up what is settled."""
@@ -158,13 +170,14 @@ class SettlementStage:
         """Gives back what is held for dead jobs, and opens the ledger when it is closed."""
         while True:
             try:
-                swept, self._open = await ledger.sweep(self._redis)
+                swept, is_open = await ledger.sweep(self._redis)
                 metrics.HOLDS_SWEPT.inc(swept)
-                metrics.LEDGER_OPEN.set(int(self._open))
-                if not self._open:
+                metrics.LEDGER_OPEN.set(int(is_open))
+                if not is_open:
                     self._closed()
                     await self._rebuild()
                     continue
+                self._open = True
             except RedisUnavailable as error:
                 log.warning("settlement: %s, trying again", error)
             except Exception:

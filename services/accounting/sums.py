@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, NonNegativeInt
 
 from infra import budgets, hierarchy
 from infra.budgets import BudgetLine, counted_ms
@@ -16,6 +16,7 @@ from infra.redis.ledger import Settlement, Spent
 from schemas.budget import nano
 from schemas.job import Caller, Step
 from schemas.topics import Lane
+from services.accounting.policy import MOST_MS, MOST_USD
 
 MOST_REMEMBERED: Final = 50_000
 """Jobs whose provider calls are remembered, for a completion that comes again in the log."""
@@ -28,23 +29,23 @@ _Place = tuple[str, str, str, str, str, str]
 
 
 class _Tokens(BaseModel):
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: NonNegativeInt = 0
+    output_tokens: NonNegativeInt = 0
 
 
 class _Attempt(BaseModel):
     id: str
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Decimal = Field(default=Decimal(0), ge=0, lt=MOST_USD)
     usage: _Tokens = _Tokens()
 
 
 class Ended(BaseModel):
-    """A completion, as far as it matters for what was spent."""
+    """A completion, as far as it matters for what was spent. What can't be billed is none."""
 
     job_id: str
     caller: Caller
     lane: Lane
-    accepted_ms: int
+    accepted_ms: int = Field(ge=0, lt=MOST_MS)
     ended_ms: int
     fingerprint: str = ""
     steps: tuple[Step, ...] = ()

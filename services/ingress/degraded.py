@@ -29,8 +29,8 @@ class Degraded:
         self._exhausted: OrderedDict[str, None] = OrderedDict()
         self._since_ms = 0
 
-    def heard(self, decision: Admitted | Refused | Attached) -> None:
-        """Redis has decided: the outage is over, if there was one; what is exhausted is remembered."""
+    def heard(self, decision: Admitted | Refused | Attached, charge: Charge) -> None:
+        """Redis has decided: the outage is over, if there was one; what is exhausted is remembered, until it isn't any more."""
         if self._since_ms:
             log.warning("Redis is back after %.1f s: limits are exact again", (self._clock() - self._since_ms) / 1000)
             metrics.LIMITS_DEGRADED.set(0)
@@ -41,6 +41,9 @@ class Degraded:
             self._exhausted[decision.allowance.key] = None
             while len(self._exhausted) > _MOST:
                 self._exhausted.popitem(last=False)
+        elif isinstance(decision, Admitted) and self._exhausted:
+            for allowance in charge.limits.allowances:
+                self._exhausted.pop(allowance.key, None)
 
     def admit(self, charge: Charge) -> Admitted | Refused:
         """Charges a request to the limits of this process alone."""
@@ -56,7 +59,7 @@ class Degraded:
             self._arrivals[rate.key] = self._arrival(rate.key) + cost * rate.period_ms / rate.limit
         while len(self._arrivals) > _MOST:
             self._arrivals.popitem(last=False)
-        for allowance in charge.limits.allowances if len(self._spent) < _MOST else ():
+        for allowance in charge.limits.allowances:
             usd_nano, tokens = self._spent.get(allowance.key, (0, 0))
             self._spent[allowance.key] = (usd_nano + charge.usd_nano, tokens + charge.tokens)
         return Admitted()

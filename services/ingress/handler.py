@@ -247,7 +247,7 @@ class Admissions:
         decision = await self._ask(charge, request, job, longest_wait_ms)
         if isinstance(decision, NoRoom):
             patience_s = longest_wait_ms / 1000 if patient else identity.policy.concurrency_wait_s
-            decision = await self._wait_for_room(charge, request, job, patience_s)
+            decision = await self._wait_for_room(decision, charge, request, job, patience_s, patient=patient)
         if isinstance(decision, admission.Admitted | Attached):
             return decision
         refused = charging.refusal(decision, charge, account, job.accepted_ms)
@@ -255,22 +255,25 @@ class Admissions:
             raise DeadlineExceeded(f"{refused.message} That is after the deadline of this request.")
         raise refused
 
-    async def _wait_for_room(self, charge: Charge, request: Request, job: Job, patience_s: float) -> Decision:
+    async def _wait_for_room(
+        self, refused: NoRoom, charge: Charge, request: Request, job: Job, patience_s: float, *, patient: bool
+    ) -> Decision:
         """Asks again until somebody has left, less and less often; the last answer, if nobody has."""
         loop = asyncio.get_running_loop()
         ends, pause_s = loop.time() + patience_s, _FIRST_PAUSE_S
         while True:
             left_s = ends - loop.time()
             if left_s <= 0 or self._in_line >= _MOST_IN_LINE:
-                return NoRoom(charge.limits.rooms[0])
+                return refused
             self._in_line += 1
             try:
                 await asyncio.sleep(min(left_s, pause_s))
             finally:
                 self._in_line -= 1
-            decision = await self._ask(charge, request, job, int(max(0.0, left_s) * 1000))
+            decision = await self._ask(charge, request, job, int(left_s * 1000) if patient else 0)
             if not isinstance(decision, NoRoom):
                 return decision
+            refused = decision
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _ask(self, charge: Charge, request: Request, job: Job, longest_wait_ms: int) -> Decision:
@@ -286,7 +289,7 @@ class Admissions:
             raise Unavailable(
                 "The limits can't be checked at the moment. Try again.", code="budget_unavailable", retry_after_s=1
             ) from None
-        self._degraded.heard(decision)
+        self._degraded.heard(decision, charge)
         return decision
 
 

@@ -180,7 +180,7 @@ class Identities:
 
     def _source(self, given: Credentials) -> str:
         """Who sent it: the last address that isn't one of our own proxies'."""
-        address, hops = given.address, [hop.strip() for hop in given.forwarded.split(",")]
+        address, hops = given.address, [hop.strip() for hop in given.forwarded.split(",") if hop.strip()]
         while hops and _is_in(address, self._proxies):
             address = hops.pop()
         return address

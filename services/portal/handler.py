@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from infra.clock import new_id
 from infra.events import Acts
 from infra.platform import Platform
+from infra.redis.once import Once
 from schemas.control import Organization, Team, resource_key
 from schemas.event import Author
 from schemas.topics import RESULTS
@@ -42,7 +43,7 @@ class Admin:
         self._platform = platform
         self._acts = acts
         self.table = platform.control.table
-        self.store = Store(platform.control, platform.clock)
+        self.store = Store(platform.control, platform.clock, Once(platform.redis))
         self.kinds = Kinds(self.store)
         self.keys = Keys(self.store, self.kinds, platform.redis)
         self.operators = Operators(self.store, self.kinds)

@@ -74,7 +74,8 @@ class Router:
                 lease = await self._lease(job, route, found)
                 match lease.state:
                     case "leased":
-                        waits = True
+                        # What is held is held for whoever is at work on it, who may have found it held already.
+                        waits, held = True, False
                     case "exhausted" if waits:
                         # Whoever was at work on it is not any more.
                         await self._give_back(job)

@@ -83,16 +83,23 @@ class Purse:
             return None
         return Meter(self, job)
 
-    async def more(self, job: Job, output_tokens: int) -> bool:
-        """Holds so many more tokens of an answer; False if they don't fit. While Redis is away an answer goes on."""
-        now_ms, model = self._clock(), self._table.models.get(job.model)
+    async def more(self, job: Job, held: int, output_tokens: int) -> bool:
+        """Holds so many more tokens of an answer than are `held`; False if they don't fit. While Redis is away it goes on."""
         try:
-            nano = self._estimator.output_usd_nano(model, job.policy, output_tokens, now_ms) if model else 0
+            nano = self._usd_nano(job, held + output_tokens) - self._usd_nano(job, held)
             allowances = self._account(job).allowances(_counted_ms(job))
             return await ledger.extend(self._redis, job.id, allowances, output_tokens, nano)
         except (RedisUnavailable, SluiceError) as error:
             log.warning("%s goes on although nothing more can be held for it: %s", job.id, error)
             return True
+
+    def _usd_nano(self, job: Job, output_tokens: int) -> int:
+        """What a job whose answer has so many tokens costs at most, above a cliff too."""
+        model = self._table.models.get(job.model)
+        if model is None or job.estimate is None:
+            return 0
+        given = job.estimate.input_tokens
+        return self._estimator.usd_nano(job.body, model, job.policy, given, output_tokens, self._clock())
 
     async def _estimate(self, job: Job, account: Account, now_ms: int) -> Estimate:
         """As admission made it, unless a budget was set since then."""
@@ -134,7 +141,7 @@ class Meter:
         self._seen = len(text)
         while self._counted > self._held:
             more = max(_LEAST_MORE, self._held // 2)
-            if not await self._purse.more(self._job, more):
+            if not await self._purse.more(self._job, self._held, more):
                 metrics.BUDGET_CUTS.inc()
                 raise OutOfBudget
             self._held += more

@@ -51,6 +51,9 @@ class FakeControl(Control):
     async def delete(self, key: str, author: Author = OURSELVES) -> None:
         await self._append(Change(key, None, author))
 
+    async def caught_up(self) -> None:
+        self.read()
+
     def put(self, *resources: Resource) -> None:
         """What stands before a test begins."""
         self.topic.changes += [Change(resource_key(one), RESOURCE.dump_json(one), OURSELVES) for one in resources]

@@ -103,6 +103,8 @@ class Keyspace:
         return 0 if name in self._hash(key) else self.hset(key, name, value)
 
     def hincrby(self, key: bytes, name: bytes, by: bytes) -> int:
+        if by != b"%d" % int(by):
+            raise ValueError(f"ERR value is not an integer or out of range: {by!r}")
         total = int(self._hash(key).get(name, b"0")) + int(by)
         self.hset(key, name, b"%d" % total)
         return total
@@ -192,7 +194,7 @@ class LuaRedis(Redis):
             "function(call) redis = {call = call}; return function(keys, argv) KEYS = keys; ARGV = argv end end"
         )(self._call)
         self._lua.execute("cjson = {}")
-        self._lua.globals()[b"cjson"][b"decode"] = lambda text: self._json(json.loads(text))
+        self._lua.globals()[b"cjson"][b"decode"] = self._decoded
         self._commands: dict[bytes, Callable[..., Reply]] = {
             name.upper().encode(): getattr(self.keys, {"del": "delete"}.get(name, name)) for name in _COMMANDS
         }
@@ -206,6 +208,9 @@ class LuaRedis(Redis):
             compiled = self._scripts[script.sha] = self._lua.eval(b"function() " + script.text.encode() + b"\nend")
         self._enter(self._lua.table(*map(_text, keys)), self._lua.table(*map(_text, args)))
         return self._given(compiled())
+
+    def _decoded(self, text: bytes) -> object:
+        return self._json(json.loads(text))
 
     def _json(self, value: object) -> object:
         if isinstance(value, list):

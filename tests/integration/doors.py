@@ -27,7 +27,7 @@ class OwnThings:
 
 @dataclass(frozen=True, slots=True)
 class Administers:
-    """Needs a role: which one at each route, and about whose things, is the matrix in tests/unit/services/portal/test_rights.py."""
+    """Needs a role: which one, and about whose things, is the matrix in tests/unit/services/portal/test_rights.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ HTTP: Mapping[str, Entry] = {
     "POST /v1/batches": MakesJobs(),
     "POST /admin/v1/dead/replay": MakesJobs(),
     "GET /v1/models": OwnThings("/v1/models", "list"),
-    "GET /v1/models/{model}": OwnThings("/v1/models/mock"),
+    "GET /v1/models/{model}": OwnThings("/v1/models/{model}"),
     "GET /v1/jobs": OwnThings("/v1/jobs", "list"),
     "GET /v1/jobs/{id}": OwnThings("/v1/jobs/{job}"),
     "DELETE /v1/jobs/{id}": OwnThings("/v1/jobs/{job}"),

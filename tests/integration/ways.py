@@ -86,8 +86,8 @@ class Way(ABC):
         """Something that this team can ask for from now on."""
 
     @abstractmethod
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
-        """Asked with these credentials."""
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
+        """How it ends if it is asked with these credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,7 @@ class Http(Way):
 
         return Try(marker, ask)
 
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
-        marker = prompt()
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         own = {name: value.format(marker=marker, again="0") for name, value in self._headers.items()}
         async with bench.http({**own, **headers}) as client:
             return _refused(await client.post(self._path, json=self._body(marker)))
@@ -157,7 +156,7 @@ class Batched(Way):
 
         return Try(marker, ask)
 
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         async with bench.http(headers) as client:
             return _refused(await client.post(BATCHES, json=self._order("file_x")))
 
@@ -181,9 +180,9 @@ class Record(Way):
 
         return Try(marker, ask)
 
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         given = [(name, value.encode()) for name, value in headers.items()]
-        (origin,) = await publish(bench.system.kafka, self._topic, [self._line(prompt())], given)
+        (origin,) = await publish(bench.system.kafka, self._topic, [self._line(marker)], given)
         return _put_aside(await bench.letter(origin))
 
     @property
@@ -224,7 +223,7 @@ class ReplayedJob(Way):
 
         return Try(marker, ask, called=1)
 
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         async with bench.http(headers) as client:
             return _refused(await client.post(REPLAY, json={"all": True}))
 
@@ -249,7 +248,7 @@ class ReplayedRecord(Way):
 
         return Try(marker, ask)
 
-    async def asked_as(self, bench: Bench, headers: Mapping[str, str]) -> Told:
+    async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         async with bench.http(headers) as client:
             return _refused(await client.post(REPLAY, json={"all": True, "team": "somebody"}))
 
@@ -347,14 +346,17 @@ def _of_line(result: Mapping[str, Any]) -> Told:
 async def _answered(bench: Bench, team: Team, custom_id: str, origin: str) -> Told:
     """The result of a record, or, where it was put aside (it stood at `origin`), why."""
     async with tail_of(bench.system.kafka, f"sluice.results.{team.name}") as tail, bench.system.admin() as admin:
-        while True:
+
+        async def told() -> Told | None:
+            await tail.read_to_end()
             own = [found for record in tail.records if (found := record.json())["custom_id"] == custom_id]
             if own:
                 assert len(own) == 1
                 return _of_line(own[0])
-            if origin and (letter := await admin.get(f"/admin/v1/dead/{origin}")).status_code == 200:
-                return _put_aside(letter.json()["letter"])
-            await tail.read_some()
+            letter = await admin.get(f"/admin/v1/dead/{origin}")
+            return _put_aside(letter.json()["letter"]) if letter.status_code == 200 else None
+
+        return await until(told)
 
 
 def _put_aside(letter: Mapping[str, Any]) -> Told:

@@ -120,6 +120,9 @@ class MemoryControl:
         for resource in resources:
             self.table.put(resource)
 
+    async def caught_up(self) -> None:
+        return
+
     async def write(self, *resources: Resource, author: Author) -> None:
         for resource in resources:
             await asyncio.sleep(0)
