@@ -3,12 +3,18 @@
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
+from hypothesis import settings
 
 from infra.embedded.parts import KAFKA, REDIS
 from infra.embedded.stack import Stack
 from infra.kafka.broker import Kafka
 from tests.fakes.recorder import Recorder, recording
 from tests.system import Provider, System, config, running_provider
+
+
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -13,18 +13,16 @@ from infra.kafka.dead import Letter
 from infra.kafka.envelope import Poison, decode
 from infra.kafka.log import Outgoing
 from infra.platform import Platform
-from infra.redis.admission import Keeping, admit
-from infra.redis.listing import list_key
 from infra.redis.replays import Replays
 from schemas.base import Message
 from schemas.batch import BatchOrder, BatchResult
 from schemas.completion import Completion
 from schemas.job import Job
-from schemas.ticket import ticket_of
 from schemas.webhook import WebhookDelivery
 from services.portal.access import Actor
 from services.portal.dead import Dead
 from services.portal.handler import Admin
+from services.portal.readmission import Readmission
 from services.portal.wanted import NewJobToken
 from services.portal.ways import Hopeless, Way, first_try, renewed, way_of
 
@@ -102,6 +100,7 @@ class Replay:
         self._dead = dead
         self._replays = Replays(platform.redis)
         self._post = platform.post("portal")
+        self._readmission = Readmission(platform)
 
     async def replay(self, asked: ReplayAsked, actor: Actor) -> tuple[list[Replayed], str | None]:
         """What became of each letter, and the id to go on from if there are more than one call does.
@@ -138,10 +137,13 @@ class Replay:
         if former := await self._replays.begin(letter.id, becomes, again=asked.force):
             return _left(letter, f"somebody else has just replayed it, as {former}")
         try:
-            await self._carry_out(plan, actor)
+            hopeless = await self._carry_out(plan, actor)
         except Exception:
             await self._replays.forget(letter.id)
             raise
+        if hopeless is not None:
+            await self._replays.forget(letter.id)
+            return _left(letter, hopeless.why)
         log.info("portal: the dead letter %s of %s became %s", letter.id, letter.origin, becomes)
         return Replayed(id=letter.id, origin=letter.origin, result="replayed", became=becomes)
 
@@ -184,27 +186,23 @@ class Replay:
         found = resolved if isinstance(resolved, Poison) else decode(resolved, model)
         return Hopeless(f"it would be put aside again: {found.detail}") if isinstance(found, Poison) else found
 
-    async def _carry_out(self, plan: Plan, actor: Actor) -> None:
+    async def _carry_out(self, plan: Plan, actor: Actor) -> Hopeless | None:
         match plan:
             case NewJob(job=unsigned):
-                await self._begin(self._platform.signer.sign(unsigned))
+                return await self._begin(unsigned)
             case Sent(record=record, token_for=team):
                 await (await self._platform.kafka.send(await self._with_token(record, team, actor) if team else record))
             case Delivered(delivery=delivery):
                 await self._post.webhook(delivery, None)
+        return None
 
-    async def _begin(self, job: Job) -> None:
-        """Sends the job on its way; one that is to be asked for has its ticket before that. No limit is charged again."""
-        if job.keep_s:
-            keeping = Keeping(
-                job_id=job.id,
-                accepted_ms=job.accepted_ms,
-                ticket=ticket_of(job).model_dump_json(exclude_defaults=True).encode(),
-                ticket_ms=job.deadline_ms - job.accepted_ms + job.keep_s * 1000,
-                list_key=list_key(job.caller.team),
-            )
-            await admit(self._platform.redis, keeping=keeping)
-        await self._post.forward(job, "")
+    async def _begin(self, job: Job) -> Hopeless | None:
+        """Admits the job and sends it on its way."""
+        admitted = await self._readmission.admitted(job)
+        if isinstance(admitted, Hopeless):
+            return admitted
+        await self._post.forward(self._platform.signer.sign(admitted), "")
+        return None
 
     async def _with_token(self, record: Outgoing, team: str, actor: Actor) -> Outgoing:
         minted = await self._admin.job_token(NewJobToken(team=team, expires_in=_TOKEN_S), actor)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from schemas.control import VirtualKey
 from schemas.job import Job
+from schemas.policy import EffectivePolicy
 from schemas.slip import Stage
 from schemas.topics import (
     BATCH_RESULTS,
@@ -51,6 +53,21 @@ def way_of(topic: str, reason: str) -> Way | Hopeless:
     if way == "door" and reason in _NO_LINE:
         return Hopeless("it is no line of batch input and would be put aside again: its publisher has to send it anew")
     return way
+
+
+def why_not_today(job: Job, today: EffectivePolicy, key: VirtualKey | None, now_ms: int) -> str:
+    """Why who asked then could not ask for it now, in a sentence; empty if nothing is in the way but limits."""
+    if job.caller.key_id and (key is None or key.revoked):
+        return "the key that it was asked with is revoked"
+    if key is not None and 0 < key.expires_ms <= now_ms:
+        return "the key that it was asked with has expired"
+    if key is not None and key.held is not None and key.held.requests_per_minute is None:
+        return f"the key that it was asked with is paused: `sluice keys resume {key.id}` lifts that"
+    if not today.allows(job.model, now_ms):
+        return f"its caller may not use the model `{job.model}` any more"
+    if today.lanes is not None and job.lane not in today.lanes:
+        return f"its caller may not use the lane `{job.lane.value}` any more"
+    return ""
 
 
 def renewed(job: Job, new_id: str, now_ms: int) -> Job:
