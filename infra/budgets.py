@@ -17,6 +17,8 @@ from schemas.topics import Lane
 _KEPT_MS = 8 * 86_400_000
 """How long a counter is kept when its period is over: jobs that were admitted in it may still run."""
 
+_STRANGERS_MS = 400 * 86_400_000
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetLine:
@@ -64,13 +66,13 @@ def counted_ms(lane: Lane, accepted_ms: int, steps: Sequence[Step]) -> int:
 def counters(levels: Sequence[Level], at_ms: int, time_zone: str) -> Iterator[tuple[str, int]]:
     """The counters of a job that is counted at this time, and when each may be forgotten (unix ms; 0: never).
 
-    Of users whom nobody has written down no total is kept: there is no end to them.
+    Of users whom nobody has written down a total is kept as long as they come: there is no end to them.
     """
     spans = [span_of(period, at_ms, time_zone) for period in Period]
     for level in levels:
         for span in spans if level.scope else ():
-            if span.ends_ms is not None or level.version or not level.scope.startswith("user/"):
-                yield counter_key(level.scope, span), _forgotten_ms(span)
+            stranger = span.ends_ms is None and not level.version and level.scope.startswith("user/")
+            yield counter_key(level.scope, span), at_ms + _STRANGERS_MS if stranger else _forgotten_ms(span)
 
 
 def counter_key(scope: str, span: Span) -> str:

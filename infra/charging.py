@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from infra.budgets import BudgetLine, hard, lines
@@ -25,7 +24,7 @@ from infra.redis.admission import (
     Room,
     Standing,
 )
-from schemas.budget import Period, usd
+from schemas.budget import Period, shown
 from schemas.errors import BudgetExceeded, RateLimited, SluiceError, TokensLimited, TooLarge, Unavailable
 from schemas.job import Estimate
 from schemas.topics import Lane
@@ -167,7 +166,7 @@ def refusal(refused: Refused, asked: Charge, account: Account, now_ms: int) -> S
         case OverBudget():
             line = account.line_of(refused, now_ms)
             return BudgetExceeded(
-                budget_refusal(line, refused, asked, account.time_zone), retry_after_s=_retry_s(line, refused, now_ms)
+                budget_refusal(line, refused, asked, account.time_zone), retry_after_s=_retry_s(line, refused, asked, now_ms)
             )
 
 
@@ -182,10 +181,7 @@ def rate_refusal(standing: Standing, retry_s: int) -> str:
 
 def budget_refusal(line: BudgetLine, refused: OverBudget, asked: Charge, time_zone: str) -> str:
     """The sentence for a request that a budget has no room for."""
-    limit, needed = line.allowance.usd_nano, asked.usd_nano
-    if refused.unit == "tokens":
-        limit, needed = line.allowance.tokens, asked.tokens
-    limit = limit or 0
+    limit, needed = refused.limit, _needed(refused, asked)
     said = f"Budget exceeded for {level_name(line.scope)}: {_amount(refused.spent, limit, refused.unit)} spent "
     said += _PERIODS[line.budget.period]
     if refused.spent < limit:
@@ -247,10 +243,18 @@ def _rates_of(level: Level, prefix: str) -> Sequence[Rate]:
     return [rate for rate in wanted if rate.limit and level.scope]
 
 
-def _retry_s(line: BudgetLine, refused: OverBudget, now_ms: int) -> int | None:
-    limit = line.allowance.usd_nano if refused.unit == "usd" else line.allowance.tokens
-    if refused.held and refused.spent < (limit or 0):
+def _needed(refused: OverBudget, asked: Charge) -> int:
+    return asked.usd_nano if refused.unit == "usd" else asked.tokens
+
+
+def _retry_s(line: BudgetLine, refused: OverBudget, asked: Charge, now_ms: int) -> int | None:
+    """When it may fit: soon if only what is held is in the way; None: never."""
+    # Where nothing is held now, it is enough that something is left.
+    needed = _needed(refused, asked) if asked.holds else 1
+    if refused.spent + needed <= refused.limit:
         return _SOON_S
+    if needed > refused.limit:
+        return None
     return None if line.span.ends_ms is None else max(1, math.ceil((line.span.ends_ms - now_ms) / 1000))
 
 
@@ -267,9 +271,4 @@ def _bare(amount: int, unit: str) -> str:
 
 
 def _number(amount: int, unit: str) -> str:
-    """Money to the cent, or to the micro-dollar where that says more."""
-    if unit != "usd":
-        return str(amount)
-    dollars = usd(amount)
-    cents = f"{dollars:.2f}"
-    return cents if dollars == Decimal(cents) else f"{dollars:.6f}".rstrip("0").ljust(len(cents), "0")
+    return shown(amount) if unit == "usd" else str(amount)

@@ -107,8 +107,8 @@ class Estimator:
             if micro is None:
                 if policy.unpriced is None:
                     raise Unpriced(
-                        f"The model `{model.name}` has no known price at {d.id}, so no budget in USD covers it. Ask your platform "
-                        "team for its price (model_info) or for a ceiling (policy: unpriced).",
+                        f"The model `{model.name}` has no known price at {d.id}, so no budget in USD covers it. Ask your "
+                        "platform team for its price (model_info) or for a ceiling (policy: unpriced).",
                         param="model",
                     )
                 micro = nano_up(policy.unpriced.cost_usd(input_tokens, output_tokens)) // 1000

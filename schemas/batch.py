@@ -57,6 +57,7 @@ class BatchOrder(Message):
 
     id: str
     caller: Caller
+    groups: tuple[str, ...] = Field(default=(), description="groups of who ordered it, as far as rules name them")
     input_file_id: str
     endpoint: str
     api: Api

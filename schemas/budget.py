@@ -116,6 +116,13 @@ def usd(nanos: int) -> Decimal:
     return Decimal(nanos).scaleb(-9)
 
 
+def shown(nanos: int) -> str:
+    """Nano-dollars for people, in USD: to the cent, or to the micro-dollar where that says more."""
+    dollars = usd(nanos)
+    cents = f"{dollars:.2f}"
+    return cents if dollars == Decimal(cents) else f"{dollars:.6f}".rstrip("0").ljust(len(cents), "0")
+
+
 def is_time_zone(name: str) -> bool:
     """True if the clock on the wall there is known."""
     try:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -225,7 +226,13 @@ class Carriage:
                     note = partial(self._note_end, job, _ended(completion, outcome)) if job.keep_s else None
                     await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent, note)
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
-                await self._patiently(job, lambda: self.records.done(job.id, self._rest_ms(job), keep_answer=keep))
+                done = partial(self.records.done, job.id, self._rest_ms(job), keep_answer=keep)
+                if job.policy.when_redis_is_away == "open":
+                    # It was told: nobody is kept from its place until Redis is back.
+                    with suppress(RedisUnavailable):
+                        await done()
+                else:
+                    await self._patiently(job, done)
             case Booked(completion=completion):
                 await self.post.book(completion, delivery.traceparent)
             case Nothing():

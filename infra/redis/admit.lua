@@ -62,8 +62,10 @@ if #counters > 0 and not redis.call('GET', 'ledger:epoch') then
   return {0, 'closed'}
 end
 
--- What is delivered again holds already what it needs.
-local holds_already = holds and #counters > 0 and redis.call('HEXISTS', 'hold:' .. job, 'b') == 1
+-- What is delivered again, or tried again, holds something already: what is missing is held besides.
+local former = holds and #counters > 0 and redis.call('HMGET', 'hold:' .. job, 'b', 'u', 't') or {}
+local holds_already = former[1]
+local more_nano, more_tokens = nano - tonumber(former[2] or 0), tokens - tonumber(former[3] or 0)
 local counted = {}
 
 local function is_full(room, limit)
@@ -75,7 +77,7 @@ local function is_full(room, limit)
 end
 
 local function too_much(limit, amount, spent, held)
-  if limit < 0 then
+  if limit < 0 or (holds_already and amount <= 0) then
     return false
   end
   local in_use = tonumber(spent or 0) + tonumber(held or 0)
@@ -91,13 +93,13 @@ local function refusal()
       return {0, 'room', (i + 1) / 2}
     end
   end
-  for i = 1, holds_already and 0 or #counters, 4 do
+  for i = 1, #counters, 4 do
     local found = redis.call('HMGET', counters[i], 'u', 'hu', 't', 'ht')
     counted[i] = found
-    if too_much(counters[i + 1], nano, found[1], found[2]) then
+    if too_much(counters[i + 1], more_nano, found[1], found[2]) then
       return {0, 'usd', (i + 3) / 4, found[1] or '0', found[2] or '0'}
     end
-    if too_much(counters[i + 2], tokens, found[3], found[4]) then
+    if too_much(counters[i + 2], more_tokens, found[3], found[4]) then
       return {0, 'tokens', (i + 3) / 4, found[3] or '0', found[4] or '0'}
     end
   end
@@ -133,7 +135,14 @@ if #rooms > 0 then
   local n = #held
   held[n + 1], held[n + 2] = 'c', table.concat(taken, '\n')
 end
-if #counters > 0 and holds and not holds_already then
+if holds_already then
+  for counter in each(holds_already) do
+    redis.call('HINCRBY', counter, 'hu', text(more_nano))
+    redis.call('HINCRBY', counter, 'ht', text(more_tokens))
+  end
+  local n = #held
+  held[n + 1], held[n + 2], held[n + 3], held[n + 4] = 'u', ARGV[5], 't', ARGV[4]
+elseif #counters > 0 and holds then
   local at = {}
   for i = 1, #counters, 4 do
     local found, key = counted[i], counters[i]

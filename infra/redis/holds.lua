@@ -47,7 +47,12 @@ local function release(job, used, now)
 end
 
 -- Releases holds whose lease has ended: their jobs are dead. Gives how many.
+-- Only as far as settlement has come (`ledger:alive`: of each partition, unix ms up to which all completions are settled): what
+-- ended while nobody settled is spent, and must stay held until that is counted.
 local function sweep(now, most)
+  for _, alive in ipairs(redis.call('HVALS', 'ledger:alive')) do
+    now = math.min(now, tonumber(alive))
+  end
   local ended = redis.call('ZRANGEBYSCORE', 'holds', '-inf', text(now), 'LIMIT', 0, most)
   for _, job in ipairs(ended) do
     release(job, nil, now)

@@ -15,9 +15,11 @@ _SETTLE = Script.load("settle", "holds")
 _EXTEND = Script.load("extend", "holds")
 _SWEEP = Script.load("sweep", "holds")
 _RELEASE = Script.load("release", "holds")
+_SHRINK = Script.load("shrink", "holds")
 _HOLD_AGAIN = Script.load("hold_again", "holds")
 _COUNTERS = Script.load("counters")
 _OPEN_HOLDS = Script.load("open_holds")
+_CLOSE_LEDGER = Script.load("close_ledger")
 _OPEN_LEDGER = Script.load("open_ledger")
 
 SWEPT_AT_ONCE = 500
@@ -92,12 +94,13 @@ async def settle(redis: Redis, settlement: Settlement) -> Settled | OutOfOrder |
             return Settled(dict(zip(counters, zip(totals[::2], totals[1::2], strict=True), strict=True)))
 
 
-async def extend(redis: Redis, job_id: str, allowances: Sequence[Allowance], tokens: int, usd_nano: int) -> bool:
-    """Holds so much more for a job that needs it; False if it doesn't fit, or nothing is held. Raises RedisUnavailable."""
+async def extend(redis: Redis, job_id: str, allowances: Sequence[Allowance], tokens: int, usd_nano: int) -> bool | None:
+    """Holds so much more for a job that needs it; False if it doesn't fit, None if nothing is held. Raises RedisUnavailable."""
     args: list[Argument] = [job_id, tokens, usd_nano]
     for allowance in allowances:
         args += ("" if allowance.usd_nano is None else allowance.usd_nano, "" if allowance.tokens is None else allowance.tokens)
-    return await redis.run(_EXTEND, [allowance.key for allowance in allowances], args) == 1
+    result = await redis.run(_EXTEND, [allowance.key for allowance in allowances], args)
+    return None if result == -1 else result == 1
 
 
 async def release(redis: Redis, job_id: str, tokens: int | None = None) -> bool:
@@ -105,10 +108,22 @@ async def release(redis: Redis, job_id: str, tokens: int | None = None) -> bool:
     return await redis.run(_RELEASE, (), (job_id, "" if tokens is None else tokens)) == 1
 
 
-async def sweep(redis: Redis) -> tuple[int, bool]:
-    """Gives back what is held for dead jobs: how many were (SWEPT_AT_ONCE at most), and whether the ledger is open."""
-    swept, is_open = cast("list[int]", await redis.run(_SWEEP, (), (SWEPT_AT_ONCE,)))
+async def sweep(redis: Redis, settled_ms: Mapping[int, int] | None = None) -> tuple[int, bool]:
+    """Gives back what is held for dead jobs: how many were (SWEPT_AT_ONCE at most), and whether the ledger is open.
+
+    `settled_ms`: of partitions, unix milliseconds up to which every completion is settled; what ended later may still be running,
+    or wait to be settled. Raises RedisUnavailable.
+    """
+    args: list[Argument] = [SWEPT_AT_ONCE]
+    for partition, until_ms in (settled_ms or {}).items():
+        args += (partition, until_ms)
+    swept, is_open = cast("list[int]", await redis.run(_SWEEP, (), args))
     return swept, bool(is_open)
+
+
+async def shrink(redis: Redis, job_id: str, tokens: int, usd_nano: int) -> None:
+    """Of a job that waits again nothing stays held but what it has cost so far; its places are free. Raises RedisUnavailable."""
+    await redis.run(_SHRINK, (), (job_id, tokens, usd_nano))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +168,11 @@ async def hold_again(redis: Redis, charge: Charge, job_id: str) -> bool:
     """Holds what was held for a job before Redis lost it; False if something is held for it. Raises RedisUnavailable."""
     keys = [allowance.key for allowance in charge.limits.allowances]
     return await redis.run(_HOLD_AGAIN, keys, (job_id, charge.tokens, charge.usd_nano, charge.lease_ms)) == 1
+
+
+async def close_ledger(redis: Redis) -> None:
+    """Nobody trusts the ledger any more until it is opened again. Raises RedisUnavailable."""
+    await redis.run(_CLOSE_LEDGER, ())
 
 
 async def open_ledger(redis: Redis, epoch: str, settled: Mapping[int, int], spent: Mapping[str, Spent]) -> bool:

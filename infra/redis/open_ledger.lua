@@ -8,6 +8,7 @@ end
 local at = 3
 for _ = 1, tonumber(ARGV[2]) do
   redis.call('HSET', 'ledger:settled', ARGV[at], ARGV[at + 1])
+  redis.call('HSET', 'ledger:alive', ARGV[at], 0)
   at = at + 2
 end
 for i = 1, #KEYS do

@@ -7,7 +7,7 @@ from typing import Final
 from infra.alerts import Alerts
 from infra.budgets import BudgetLine
 from infra.redis.once import Once
-from schemas.budget import usd
+from schemas.budget import shown
 
 _TOLD_MS: Final = 400 * 86_400_000
 _MOST_REMEMBERED: Final = 10_000
@@ -70,4 +70,4 @@ def _amount(line: BudgetLine, total: tuple[int, int], share: float) -> str:
     limit, tokens = line.allowance.usd_nano, line.allowance.tokens
     if limit is None or (tokens is not None and (total[0] / limit if limit else 1.0) < share):
         return f"{total[1]} of {tokens} tokens"
-    return f"{usd(total[0]):.2f} of {usd(limit):.2f} USD"
+    return f"{shown(total[0])} of {shown(limit)} USD"

@@ -7,6 +7,7 @@ again is skipped, whatever Kafka knows. It doesn't wait for ClickHouse: budgets 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Literal
 
 from infra.alerts import Alerts
 from infra.files import FileStore
@@ -30,6 +31,8 @@ _RETRY_S = 0.25
 _SWEEP_S = 1.0
 _COMMIT_S = 1.0
 _UNKNOWN = -2
+_SKEW_MS = 3_000
+"""A completion that bears an earlier time than one before it is no older than this."""
 
 
 class SettlementStage:
@@ -53,6 +56,7 @@ class SettlementStage:
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
         self._committed_s = 0.0
+        self._settled_ms: dict[int, int] = {}
 
     async def start(self) -> None:
         """Joins the group."""
@@ -91,9 +95,11 @@ class SettlementStage:
                     await asyncio.sleep(_RETRY_S)
                     continue
                 # What was polled is not polled again: it is settled before anything else is, whatever goes wrong meanwhile.
+                began_ms = self._alerts.clock()
                 records = records or await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
                 if records:
                     await self._settle([(record, await self._read(record)) for record in records])
+                self._note_progress(records, began_ms)
                 records = ()
                 await self._commit(_COMMIT_S)
             except RedisUnavailable as error:
@@ -132,6 +138,7 @@ class SettlementStage:
                 case OutOfOrder(last=known):
                     topic = records[0][0].topic
                     self._last |= {p: known[p.partition] for p in self._last if p.topic == topic and p.partition in known}
+                    await self._check_it_is_this_log()
                 case _:
                     self._sums.done(before)
                     for number, (_, until) in settlement.settled.items():
@@ -139,6 +146,21 @@ class SettlementStage:
                             self._last[partition] = until
                     await self._tell(seen, done.totals or await self._totals(settlement))
                     return
+
+    def _note_progress(self, records: Sequence[Incoming], began_ms: int) -> None:
+        """Up to when every completion is settled: by the last record of a partition, or, where none came, by the clock."""
+        for partition in self._last if not records else ():
+            self._settled_ms[partition.partition] = began_ms - _SKEW_MS
+        for record in records:
+            self._settled_ms[record.partition] = record.timestamp - _SKEW_MS
+
+    async def _check_it_is_this_log(self) -> None:
+        """Redis may know of more records than there are: those of another log, which was there before."""
+        ends = await self._source.end(list(self._last))
+        if any(last >= ends[partition] for partition, last in self._last.items() if partition in ends):
+            log.error("settlement: Redis has settled more than there is; this is another log")
+            await ledger.close_ledger(self._redis)
+            self._last = dict.fromkeys(self._last, _UNKNOWN)
 
     async def _read(self, record: Incoming) -> Ended | None:
         """None for what is no completion: accounting reads the same record, and puts it aside."""
@@ -170,12 +192,15 @@ class SettlementStage:
         """Gives back what is held for dead jobs, and opens the ledger when it is closed."""
         while True:
             try:
-                swept, is_open = await ledger.sweep(self._redis)
+                own = {p.partition for p in self._last}
+                swept, is_open = await ledger.sweep(self._redis, {n: ms for n, ms in self._settled_ms.items() if n in own})
                 metrics.HOLDS_SWEPT.inc(swept)
                 metrics.LEDGER_OPEN.set(int(is_open))
                 if not is_open:
                     self._closed()
+                    await self._tell_of_ledger("ledger_closed", "The counters of budgets are not there: they are counted anew")
                     await self._rebuild()
+                    await self._tell_of_ledger("ledger_rebuilt", "The counters of budgets were counted anew: the ledger is open")
                     continue
                 self._open = True
             except RedisUnavailable as error:
@@ -188,6 +213,12 @@ class SettlementStage:
         if self._open:
             log.error("settlement: Redis has lost the counters; budgets are closed until they are counted anew")
         self._open = False
+
+    async def _tell_of_ledger(self, what: Literal["ledger_closed", "ledger_rebuilt"], message: str) -> None:
+        try:
+            await self._alerts.raise_(what, "ledger", "", message, "critical" if what == "ledger_closed" else "info")
+        except Exception as error:
+            log.warning("settlement: an alert could not be raised (%s)", error)
 
     async def _commit(self, every_s: float) -> None:
         """For whoever looks at the lag; Redis knows better."""

@@ -20,7 +20,7 @@ COMMANDS: dict[str, str] = {
     "environments": "Environments of projects: create, list, show, set, delete.",
     "users": "Users and their roles: create, list, show, set, delete.",
     "keys": "Virtual keys and job tokens: create, list, show, set, rotate, revoke, resume, job-token.",
-    "budgets": "Budgets of any level: set, list, remove.",
+    "budgets": "Budgets of any level: set, list, explain, remove.",
     "limits": "Limits of any level: set, list.",
     "operators": "Credentials for administration, with a role: create, list, show, set, revoke.",
     "identity-providers": "OIDC issuers whose tokens say who asks: create, list, show, set, delete.",

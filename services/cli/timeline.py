@@ -20,6 +20,9 @@ class JobRow(BaseModel):
     status: str
     error_type: str
     team: str
+    key_id: str = ""
+    user: str = ""
+    identity: str = ""
     model: str
     api: str
     lane: str
@@ -78,13 +81,19 @@ class Event(BaseModel):
 
 
 class Timeline(BaseModel):
-    """A job and its events, in order. `source`: the books (ClickHouse), which know all of an ended job, or the job store."""
+    """A job and its events, in order. `source`: the books (ClickHouse), which know all of an ended job, or the job store.
+
+    `key_id` says who pays, `identity` who asked, if an identity token said so.
+    """
 
     job_id: str
     source: Literal["books", "store"]
     status: str
     error: str | None = None
     team: str
+    key_id: str | None = None
+    user: str | None = None
+    identity: str | None = None
     model: str
     api: str
     lane: str
@@ -107,6 +116,9 @@ class StoredCaller(BaseModel):
     """Who asked."""
 
     team: str
+    key_id: str = ""
+    user: str = ""
+    identity: str = ""
 
 
 class StoredLabels(BaseModel):
@@ -147,6 +159,9 @@ def from_books(job: JobRow, attempts: Sequence[AttemptRow]) -> Timeline:
         status=job.status,
         error=job.error_type or None,
         team=job.team,
+        key_id=job.key_id or None,
+        user=job.user or None,
+        identity=job.identity or None,
         model=job.model,
         api=job.api,
         lane=job.lane,
@@ -172,6 +187,9 @@ def from_store(job: StoredJob) -> Timeline:
         status=job.status or "ended",
         error=(job.error.code or job.error.type) if job.error else None,
         team=job.caller.team,
+        key_id=job.caller.key_id or None,
+        user=job.caller.user or None,
+        identity=job.caller.identity or None,
         model=job.model,
         api=job.api,
         lane=job.lane,

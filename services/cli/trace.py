@@ -17,7 +17,7 @@ PATIENCE_S = 4.0
 _PAUSE_S = 0.3
 
 _JOB = """
-SELECT job_id, status, error_type, team, model, api, lane, cache, toString(cost_usd) AS cost_usd, trace_id, metadata,
+SELECT job_id, status, error_type, team, key_id, user, identity, model, api, lane, cache, toString(cost_usd) AS cost_usd, trace_id, metadata,
        toUnixTimestamp64Milli(accepted) AS accepted_ms, toUnixTimestamp64Milli(ended) AS ended_ms, ended_by,
        arrayMap(step -> (step.1, toUnixTimestamp64Milli(step.2)), steps) AS steps
 FROM sluice.usage WHERE job_id = '{job_id}'
@@ -81,7 +81,9 @@ def _stored(system: System, wanted: str) -> Timeline | Failed:
 
 
 def _show(timeline: Timeline) -> None:
-    who = f"team {timeline.team}, {timeline.model} ({timeline.api}, {timeline.lane})"
+    asked = f"{timeline.identity} for team" if timeline.identity else "team"
+    key = f" by {timeline.key_id}" if timeline.key_id else ""
+    who = f"{asked} {timeline.team}{key}, {timeline.model} ({timeline.api}, {timeline.lane})"
     how = [timeline.status, timeline.error, f"cache {timeline.cache}" if timeline.cache else None]
     calls = "1 attempt" if timeline.attempts == 1 else f"{timeline.attempts} attempts"
     cost = None if timeline.cost_usd is None else f"{timeline.cost_usd:f} USD in {calls}"

@@ -97,11 +97,14 @@ class Door:
         if claims is None:
             return Poison("invalid_token", "the job token is not ours or has expired: mint one with POST /v1/job_tokens")
         try:
-            return self._admissions.identify_by_id(claims.key_id)
+            identity = self._admissions.identify_by_id(claims.key_id)
         except NotAllowed as error:
             return Poison("key_not_allowed", error.message)
         except InvalidKey:
             return Poison("revoked_key", "the virtual key that the job token was minted from is gone")
+        if identity.policy.identity == "required":
+            return Poison("identity_required", "the virtual key asks who you are, which a record can't say")
+        return identity
 
     def _job_id(self, record: Incoming) -> str:
         """The same for a record that is delivered twice, and not to be guessed."""

@@ -29,7 +29,7 @@ from schemas.errors import (
     SluiceError,
     Unavailable,
 )
-from schemas.job import Api, CacheRequest, Estimate, Job, Labels, ReplyTo
+from schemas.job import Api, CacheRequest, Caller, Estimate, Job, Labels, ReplyTo
 from schemas.openai.requests import ChatRequest, EmbeddingRequest
 from schemas.policy import EffectivePolicy, WebhookPolicy
 from schemas.ticket import ticket_of
@@ -123,6 +123,10 @@ class Admissions:
     def identify_by_id(self, key_id: str) -> Identity:
         """Who holds the key with this id. Raises InvalidKey, NotAllowed."""
         return self._identities.of_key_id(key_id)
+
+    def identify_again(self, caller: Caller, groups: Sequence[str]) -> Identity:
+        """Who asked for what was accepted before. Raises InvalidKey, NotAllowed."""
+        return self._identities.again(caller, groups)
 
     async def admit(self, identity: Identity, request: Request, reply_to: ReplyTo, job_id: str = "") -> Admitted:
         """Checks a request that can't be a repetition, charges the caller's limits, and makes the signed job. Raises SluiceError.

@@ -13,7 +13,7 @@ from infra.credentials import key_hash, well_formed
 from infra.hierarchy import Level
 from infra.kafka.table import ControlTable
 from infra.oidc.tokens import Identified, looks_like_token
-from schemas.control import GroupRule, Organization, Team, VirtualKey
+from schemas.control import GroupRule, IdentityProvider, Organization, Team, VirtualKey
 from schemas.errors import InvalidKey, KeyPaused, NotAllowed
 from schemas.job import Caller
 from schemas.policy import EffectivePolicy
@@ -51,7 +51,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks and who pays, the policy that applies, and what is charged to whom. `key` None: a token alone."""
+    """Who asks and who pays, the policy that applies, and what is charged to whom. `key` None: a token alone.
+
+    `groups`: those of who asks that rules name.
+    """
 
     organization: Organization
     team: Team
@@ -59,6 +62,7 @@ class Identity:
     caller: Caller
     policy: EffectivePolicy
     account: Account
+    groups: tuple[str, ...] = ()
 
     @property
     def asker(self) -> str:
@@ -104,6 +108,19 @@ class Identities:
             raise InvalidKey(_INCORRECT)
         return self.of_key(key)
 
+    def again(self, caller: Caller, groups: Sequence[str]) -> Identity:
+        """Who asked for what was accepted before, by keys, rules and policies as they are now. Raises InvalidKey, NotAllowed."""
+        if not caller.identity:
+            return self.of_key_id(caller.key_id)
+        key = self.of_key_id(caller.key_id).key if caller.key_id else None
+        provider = self._table.identity_providers.get(caller.identity.partition(":")[0])
+        if provider is None:
+            raise InvalidKey("The identity provider of who asked for this is gone.")
+        name = ("again", *_place(caller), *groups)
+        return self._known.get(name) or self._remember(
+            name, self._made(caller, key, provider, hierarchy.group_rules(provider, groups))
+        )
+
     def of_key(self, key: VirtualKey) -> Identity:
         """Who holds a key that is still good. Raises InvalidKey, NotAllowed."""
         if key.expires_ms and key.expires_ms <= self._clock():
@@ -124,7 +141,7 @@ class Identities:
         caller = _caller_of(key) if key else self._billed(person, rules)
         user = hierarchy.user_name(self._table, person.name, person.subject)
         caller = caller.model_copy(update={"user": user, "identity": person.name})
-        return self._remember(name, self._made(caller, key, person, rules))
+        return self._remember(name, self._made(caller, key, person.provider, rules))
 
     def _billed(self, person: Identified, rules: Sequence[GroupRule]) -> Caller:
         """Whose bill it is when no key says so."""
@@ -141,7 +158,7 @@ class Identities:
         return Caller(organization="", team=team, project=project, environment=environment, key_id="")
 
     def _made(
-        self, caller: Caller, key: VirtualKey | None, person: Identified | None = None, rules: Sequence[GroupRule] = ()
+        self, caller: Caller, key: VirtualKey | None, provider: IdentityProvider | None = None, rules: Sequence[GroupRule] = ()
     ) -> Identity:
         team = self._table.teams.get(caller.team)
         organization = self._table.organizations.get(team.organization) if team else None
@@ -149,13 +166,13 @@ class Identities:
             raise InvalidKey(_INCORRECT)
         caller = caller.model_copy(update={"organization": organization.name})
         levels = hierarchy.levels(self._table, caller)
-        effective = hierarchy.effective(levels, person.provider if person else None, rules)
+        effective = hierarchy.effective(levels, provider, rules)
         by_rules = tuple(
-            Level(levels[-1].scope, person.provider.version if person else 0, rule.policy, f"@{rule.group}") for rule in rules
+            Level(levels[-1].scope, provider.version if provider else 0, rule.policy, f"@{rule.group}") for rule in rules
         )
         throttled = key.held.requests_per_minute if key and key.held else None
         account = Account((*levels, *by_rules), organization.time_zone, throttled)
-        return Identity(organization, team, key, caller, effective, account)
+        return Identity(organization, team, key, caller, effective, account, tuple(rule.group for rule in rules))
 
     def _remember(self, name: _Name, identity: Identity) -> Identity:
         self._known[name] = identity
@@ -193,6 +210,10 @@ def _is_in(address: str, networks: Sequence[str]) -> bool:
         return False
     found = getattr(found, "ipv4_mapped", None) or found
     return any(found in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+def _place(caller: Caller) -> tuple[str, ...]:
+    return (caller.team, caller.project, caller.environment, caller.key_id, caller.user, caller.identity)
 
 
 def _caller_of(key: VirtualKey) -> Caller:

@@ -24,12 +24,14 @@ class Readmission:
 
     async def admitted(self, job: Job) -> Job | Hopeless:
         """The job as it may be sent out, not signed yet: charged to its limits, and with its ticket. Raises RedisUnavailable."""
-        levels, model, key = hierarchy.levels(self._table, job.caller), self._table.models.get(job.model), job.caller.key_id
-        why = why_not_today(job, hierarchy.effective(levels), self._table.keys.get(key), job.accepted_ms)
+        levels, model = hierarchy.levels(self._table, job.caller), self._table.models.get(job.model)
+        key = self._table.keys.get(job.caller.key_id)
+        why = why_not_today(job, hierarchy.effective(levels), key, job.accepted_ms)
         if why or model is None:
             return Hopeless(why or f"the model `{job.model}` is gone")
         organization = self._table.organizations.get(job.caller.organization)
-        account = Account(levels, organization.time_zone if organization else "UTC")
+        throttled = key.held.requests_per_minute if key and key.held else None
+        account = Account(levels, organization.time_zone if organization else "UTC", throttled)
         try:
             job = job.model_copy(update={"estimate": await self._estimate(job, account, model)})
             charge = charging.charge(account, job.lane, job.estimate, job.accepted_ms, job.deadline_ms)

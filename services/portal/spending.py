@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainSerializer
 
 from infra import budgets as counters
 from infra.budgets import BudgetLine
@@ -22,6 +23,10 @@ from services.portal.budgets import Budgets, Level, LevelsAsked, scope_of
 _MOST_HOLDS = 10_000
 
 
+Money = Annotated[Decimal, PlainSerializer(lambda usd_: format(usd_.normalize(), "f"), return_type=str, when_used="json")]
+"""USD without trailing zeros."""
+
+
 class Spending(BaseModel):
     """A budget as it stands. Money in USD; `left_*`: what may still be promised; `resets_at`: RFC 3339, null if it never does."""
 
@@ -30,10 +35,10 @@ class Spending(BaseModel):
     period: Period
     span: str
     hard: bool
-    usd: Decimal | None
-    spent_usd: Decimal
-    held_usd: Decimal
-    left_usd: Decimal | None
+    usd: Money | None
+    spent_usd: Money
+    held_usd: Money
+    left_usd: Money | None
     tokens: int | None
     spent_tokens: int
     held_tokens: int
@@ -45,7 +50,7 @@ class Reservation(BaseModel):
     """What is held for a job until it ends, or until `ends_at` (RFC 3339) if it is dead. `at`: the levels where it counts."""
 
     job: str
-    usd: Decimal
+    usd: Money
     tokens: int
     ends_at: str
     at: list[str]

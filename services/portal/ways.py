@@ -63,6 +63,8 @@ def why_not_today(job: Job, today: EffectivePolicy, key: VirtualKey | None, now_
         return "the key that it was asked with has expired"
     if key is not None and key.held is not None and key.held.requests_per_minute is None:
         return f"the key that it was asked with is paused: `sluice keys resume {key.id}` lifts that"
+    if today.identity == "required" and not job.caller.identity:
+        return "its caller's policy asks who you are by now, which nobody said then"
     if not today.allows(job.model, now_ms):
         return f"its caller may not use the model `{job.model}` any more"
     if today.lanes is not None and job.lane not in today.lanes:

@@ -90,7 +90,7 @@ class Router:
                 if isinstance(found, Place):
                     found.give_back()
                 if held and not sent:
-                    await self._purse.give_back(job)
+                    await self._purse.give_back(job, job.made)
             # Wait for the end, or for the lapse.
             await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
 
@@ -172,7 +172,7 @@ class Router:
             case "served":
                 return await self._served(errand)
             case Later():
-                await self._purse.give_back(errand.job)
+                await self._purse.give_back(errand.job, errand.attempts)
                 return _put_off(errand.job, errand.attempts, sent)
             case Fault():
                 return await self._failed(errand, sent)

@@ -10,6 +10,7 @@ from schemas.errors import Cancelled, DeadlineExceeded, Fault, InternalError, Mo
 from schemas.ids import attempt_id
 from schemas.job import Api, Job, JobStatus
 from schemas.policy import RoutePolicy
+from schemas.topics import Lane
 from services.router.providers.base import Kind
 
 MAX_ATTEMPTS = 3
@@ -171,6 +172,11 @@ def no_attempt_left(job: Job, has_model: bool, now_ms: int) -> Fault:
 
 def no_model(job: Job) -> Fault:
     return ModelNotFound(f"The model `{job.model}` does not exist or has no deployment.", param="model").fault()
+
+
+def goes_on_without_redis(job: Job) -> bool:
+    """True for a job that somebody waits for, and whose policy is fail-open."""
+    return job.policy.when_redis_is_away == "open" and job.lane is Lane.INTERACTIVE and not job.detached
 
 
 def capped(job: Job, deployment: Deployment) -> JsonObject:

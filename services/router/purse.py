@@ -1,6 +1,7 @@
 """Money of batch jobs is held when they are sent out, not for the day that they may wait; streams ask for more as they flow."""
 
 import logging
+from collections.abc import Sequence
 
 from infra import hierarchy, tokens
 from infra.budgets import BudgetLine, counted_ms
@@ -9,9 +10,11 @@ from infra.clock import Clock
 from infra.estimates import Estimator
 from infra.kafka.table import ControlTable
 from infra.redis import ledger
-from infra.redis.admission import Admitted, Charge, Closed, NoRoom, OverBudget, admit
+from infra.redis.admission import Admitted, Allowance, Charge, Closed, Limits, NoRoom, OverBudget, admit
 from infra.redis.client import Redis, RedisUnavailable
 from infra.telemetry import metrics
+from schemas.attempt import Attempt
+from schemas.budget import nano
 from schemas.errors import BudgetExceeded, Fault, SluiceError, Unavailable
 from schemas.job import Estimate, Job
 from schemas.topics import Lane
@@ -46,12 +49,7 @@ class Purse:
             estimate = await self._estimate(job, account, at_ms)
         except SluiceError as error:
             return error.fault()
-        charge = Charge(
-            limits,
-            tokens=estimate.input_tokens + estimate.output_tokens,
-            usd_nano=estimate.usd_nano,
-            lease_ms=job.deadline_ms - now.now_ms + LEASE_GRACE_MS,
-        )
+        charge = _charge(limits, job, estimate, job.made, now.now_ms)
         try:
             decision = await admit(self._redis, charge, job_id=job.id)
         except RedisUnavailable as error:
@@ -68,12 +66,30 @@ class Purse:
             case _:
                 raise AssertionError(f"nobody is {decision} here")
 
-    async def give_back(self, job: Job) -> None:
-        """It is not sent out now: nothing is held for it any more."""
+    async def covers(self, job: Job, made: Sequence[Attempt]) -> bool:
+        """Holds what these calls have cost and what another one may cost; False if that doesn't fit. While Redis is away it fits."""
+        account, at_ms = self._account(job), _counted_ms(job)
+        limits = Limits(allowances=account.allowances(at_ms))
+        if not limits or not any(attempt.cost_usd or attempt.usage.output_tokens for attempt in made):
+            return True
+        try:
+            estimate = await self._estimate(job, account, at_ms)
+            decision = await admit(self._redis, _charge(limits, job, estimate, made, self._clock()), job_id=job.id)
+        except (RedisUnavailable, SluiceError) as error:
+            log.warning("%s is tried again although nothing more can be held for it: %s", job.id, error)
+            return True
+        return isinstance(decision, Admitted)
+
+    async def give_back(self, job: Job, made: Sequence[Attempt] = ()) -> None:
+        """It is not sent out now: nothing is held for it any more but what it has cost so far."""
         if job.lane is not Lane.BATCH:
             return
+        tokens_, nano_ = _spent(made)
         try:
-            await ledger.release(self._redis, job.id)
+            if nano_ or tokens_:
+                await ledger.shrink(self._redis, job.id, tokens_, nano_)
+            else:
+                await ledger.release(self._redis, job.id)
         except RedisUnavailable as error:
             log.warning("what is held for %s is given back at the end of its lease: %s", job.id, error)
 
@@ -88,10 +104,25 @@ class Purse:
         try:
             nano = self._usd_nano(job, held + output_tokens) - self._usd_nano(job, held)
             allowances = self._account(job).allowances(_counted_ms(job))
-            return await ledger.extend(self._redis, job.id, allowances, output_tokens, nano)
+            fits = await ledger.extend(self._redis, job.id, allowances, output_tokens, nano)
+            return await self._hold_whole(job, allowances, held + output_tokens) if fits is None else fits
         except (RedisUnavailable, SluiceError) as error:
             log.warning("%s goes on although nothing more can be held for it: %s", job.id, error)
             return True
+
+    async def _hold_whole(self, job: Job, allowances: tuple[Allowance, ...], output_tokens: int) -> bool:
+        """For a job for which nothing is held: Redis has lost it, or a budget was set since. While Redis counts anew, it fits."""
+        lease_ms = job.deadline_ms - self._clock() + LEASE_GRACE_MS
+        if lease_ms <= 0:
+            return False
+        given = job.estimate.input_tokens if job.estimate else 0
+        charge = Charge(
+            Limits(allowances=allowances),
+            tokens=given + output_tokens,
+            usd_nano=self._usd_nano(job, output_tokens),
+            lease_ms=lease_ms,
+        )
+        return not isinstance(await admit(self._redis, charge, job_id=job.id), OverBudget)
 
     def _usd_nano(self, job: Job, output_tokens: int) -> int:
         """What a job whose answer has so many tokens costs at most, above a cliff too."""
@@ -145,6 +176,23 @@ class Meter:
                 metrics.BUDGET_CUTS.inc()
                 raise OutOfBudget
             self._held += more
+
+
+def _charge(limits: Limits, job: Job, estimate: Estimate, made: Sequence[Attempt], now_ms: int) -> Charge:
+    """What a job may cost in all: the calls that it has made, and one more."""
+    tokens_, nano_ = _spent(made)
+    return Charge(
+        limits,
+        tokens=tokens_ + estimate.input_tokens + estimate.output_tokens,
+        usd_nano=nano_ + estimate.usd_nano,
+        lease_ms=job.deadline_ms - now_ms + LEASE_GRACE_MS,
+    )
+
+
+def _spent(made: Sequence[Attempt]) -> tuple[int, int]:
+    """Tokens and nano-dollars."""
+    usages = [attempt.usage for attempt in made]
+    return sum(u.input_tokens + u.output_tokens for u in usages), sum(nano(attempt.cost_usd) for attempt in made)
 
 
 class OutOfBudget(Exception):

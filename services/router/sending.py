@@ -128,6 +128,10 @@ class Sender:
                     job.id, rest_ms, lease_ms=LEASE_MS, attempts=attempts, ask=ask, held=held, note=note, made=made
                 )
             except RedisUnavailable as error:
+                if deployment is not None and policy.goes_on_without_redis(job):
+                    # Its policy would rather have it served than served once.
+                    log.warning("%s; %s is sent out without a lease", error, job.id)
+                    return Lease("granted", n=max(held, made) + 1)
                 log.warning("%s; %s waits for its lease", error, job.id)
                 await asyncio.sleep(0.25)
 
@@ -190,6 +194,8 @@ class Sender:
         told = errand.failure = _to_tell(errand.failure, failure)
         after_s = self._wait_s(errand, failure)
         if after_s is None and not _moves(errand, failure):
+            return self._given_up(errand, told)
+        if not await self._purse.covers(errand.job, errand.attempts):
             return self._given_up(errand, told)
         await asyncio.sleep(after_s or 0)
         found = await self._dispatcher.find(errand.job, errand.route, errand.tried)

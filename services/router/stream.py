@@ -9,6 +9,7 @@ from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
 from schemas.job import Job
 from schemas.reply import Delta, Event, Opened, Served
+from services.router import policy
 from services.router.answers import NoAnswer, read_event
 from services.router.books import Call
 from services.router.providers.base import DONE, ProviderFailure
@@ -101,7 +102,7 @@ class Relay:
             self._call.ttft_ms = self._call.elapsed_ms()
             # Set before the marking: once that is asked for, it may have happened.
             self.opened = True
-            await _until_redis(lambda: self._records.streamed(self._job.id))
+            await _until_redis(lambda: self._records.streamed(self._job.id), once=policy.goes_on_without_redis(self._job))
             await self._send(Opened(served=self._served()))
         events, self._held = tuple(self._held), []
         if events:
@@ -137,11 +138,12 @@ class Relay:
         return unavailable(self._call.deployment.id, what, http_status=200, billable=True)
 
 
-async def _until_redis(ask: Callable[[], Awaitable[None]]) -> None:
-    """Asks until Redis answers: a token that goes out unmarked could come twice."""
+async def _until_redis(ask: Callable[[], Awaitable[None]], *, once: bool) -> None:
+    """Asks until Redis answers, or `once`: a token that goes out unmarked could come twice."""
     while True:
         try:
-            await ask()
-            return
+            return await ask()
         except RedisUnavailable:
+            if once:
+                return
             await asyncio.sleep(_RETRY_S)

@@ -82,6 +82,9 @@ class Keyspace:
         found = self._hash(key)
         return [found.get(name) for name in names]
 
+    def hvals(self, key: bytes) -> Value:
+        return list[Value](self._hash(key).values())
+
     def hexists(self, key: bytes, name: bytes) -> int:
         return int(name in self._hash(key))
 
@@ -242,7 +245,7 @@ class LuaRedis(Redis):
 
 _COMMANDS = (
     *("time", "exists", "del", "pexpire", "pexpireat", "pttl", "get", "mget", "set"),
-    *("hget", "hmget", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
+    *("hget", "hmget", "hvals", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
     *(
         "zadd",
         "zrem",

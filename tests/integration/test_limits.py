@@ -7,6 +7,7 @@ import signal
 import statistics
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ async def own(tmp_path_factory: pytest.TempPathFactory, provider: Provider, reco
     assert await system.stop() == 0, system.log_tail
 
 
-async def until_refused(client: httpx.AsyncClient, most: int, model: str = "mock", **more: object) -> httpx.Response:
+async def until_refused(client: httpx.AsyncClient, most: int, model: str = "mock", **more: Any) -> httpx.Response:
     """Asks again and again, each time something new; the first answer that is no answer."""
     for _ in range(most):
         answer = await client.post(CHAT, json=chat(model, **more))

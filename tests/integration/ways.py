@@ -3,16 +3,19 @@
 All of them are asked the same by test_every_door.py, and answer the same: with a status and a sentence, as HTTP would.
 """
 
+import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, cast
 
 import httpx
 
-from tests.kafka_client import bearer, line, publish, tail_of
+from benchmarks.mock_ledger import Entry
+from tests.kafka_client import Record, Tail, bearer, line, publish, tail_of
 from tests.system import Provider, System, Team, chat, prompt, until
 
 CHAT, EMBEDDINGS, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/batches"
@@ -44,42 +47,75 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The system and the provider behind it."""
+    """The system and the provider behind it, of whose calls those after `first` are ours; and the dead letters as they come."""
 
     system: System
     provider: Provider
+    first: int
+    dead: Tail
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def http(self, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
-        """A plain client."""
-        return httpx.AsyncClient(base_url=self.system.url, headers=headers, trust_env=False, timeout=60)
+        """A plain client. Without certificates, which take longer to read than a request takes."""
+        return httpx.AsyncClient(base_url=self.system.url, headers=headers, trust_env=False, timeout=60, verify=False)
+
+    def of(self, team: Team) -> httpx.AsyncClient:
+        """A client that sends a team's key."""
+        return self.http(held(team.key))
+
+    def admin(self) -> httpx.AsyncClient:
+        """A client that sends the admin key."""
+        return self.http(held(self.system.admin_key))
+
+    async def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of the books. Money comes as Decimal."""
+        params = {"database": "sluice", "default_format": "JSON", "output_format_json_quote_64bit_integers": "0"}
+        async with self.http() as client:
+            answer = await client.post(f"{self.system.endpoints['clickhouse']}/", params=params, content=sql)
+        assert answer.status_code == 200, answer.text
+        return cast("list[dict[str, Any]]", json.loads(answer.text, parse_float=Decimal)["data"])
+
+    async def calls(self, marker: str) -> list[Entry]:
+        """What the provider was called for, by the marker of a try."""
+        return await self.provider.entries(marker=marker, after=self.first)
 
     async def token(self, team: Team) -> str:
         """A job token, minted with the team's own key."""
-        async with team.http() as client:
+        async with self.of(team) as client:
             minted = await client.post("/v1/job_tokens", json={})
         assert minted.status_code == 201, minted.text
         return str(minted.json()["token"])
 
-    async def letter(self, origin: str) -> dict[str, Any]:
-        """The dead letter of a record, once it is there."""
+    async def letter(self, origin: str) -> Record | None:
+        """The dead letter of a record, if it is there by now."""
+        found = await self.letters()
+        return next((record for record in found if record.text("sluice_dead_origin") == origin), None)
 
-        async def found() -> dict[str, Any] | None:
-            async with self.system.admin() as admin:
-                answer = await admin.get(f"/admin/v1/dead/{origin}")
-            return answer.json()["letter"] if answer.status_code == 200 else None
+    async def letters(self, marker: str = "") -> list[Record]:
+        """All dead letters up to now in which this stands."""
+        async with self.reading:
+            await self.dead.read_to_end()
+        return [record for record in self.dead.records if marker.encode() in record.value]
 
-        return await until(found)
+
+def held(secret: str) -> dict[str, str]:
+    """The header with a credential; none without one."""
+    return {"authorization": f"Bearer {secret}"} if secret else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Way(ABC):
-    """A way to ask. `repeats`: asked again, the same request is the same job. `of_key`: it is asked with a virtual key."""
+    """A way to ask. `repeats`: asked again, the same request is the same job. `of_key`: it is asked with a virtual key.
+
+    `costs_before`: to make it ready costs the team something.
+    """
 
     name: str
     door: str
     lane: str = "interactive"
     repeats: bool = False
     of_key: bool = True
+    costs_before: bool = False
 
     @abstractmethod
     async def prepared(self, bench: Bench, team: Team) -> Try:
@@ -105,7 +141,7 @@ class Http(Way):
             again = str(tries)
             tries += 1
             headers = {name: value.format(marker=marker, again=again) for name, value in self._headers.items()}
-            async with team.http() as client:
+            async with bench.of(team) as client:
                 return await _ended(client, await client.post(self._path, json=self._body(marker), headers=headers))
 
         return Try(marker, ask)
@@ -138,14 +174,14 @@ class Batched(Way):
 
     async def prepared(self, bench: Bench, team: Team) -> Try:
         marker = prompt()
-        async with team.http() as client:
+        async with bench.of(team) as client:
             file = await client.post(
                 "/v1/files", data={"purpose": "batch"}, files={"file": line(marker, _words(self.url, marker), self.url)}
             )
         assert file.status_code == 200, file.text
 
         async def ask() -> Told:
-            async with team.http() as client:
+            async with bench.of(team) as client:
                 ordered = await client.post(BATCHES, json=self._order(file.json()["id"]), headers=_deadline())
                 if ordered.status_code != 200:
                     return _refused(ordered)
@@ -165,7 +201,7 @@ class Batched(Way):
 
 
 @dataclass(frozen=True, slots=True)
-class Record(Way):
+class Published(Way):
     """A record on a public topic. `url`: what the line in it asks for."""
 
     url: str = CHAT
@@ -175,15 +211,15 @@ class Record(Way):
 
         async def ask() -> Told:
             headers = [*bearer(token), *((name, value.encode()) for name, value in _deadline().items())]
-            (origin,) = await publish(bench.system.kafka, self._topic, [self._line(marker)], headers)
-            return await _answered(bench, team, marker, origin)
+            await publish(bench.system.kafka, self._topic, [self._line(marker)], headers)
+            return await _answered(bench, team, marker)
 
         return Try(marker, ask)
 
     async def asked_as(self, bench: Bench, headers: Mapping[str, str], marker: str) -> Told:
         given = [(name, value.encode()) for name, value in headers.items()]
         (origin,) = await publish(bench.system.kafka, self._topic, [self._line(marker)], given)
-        return _put_aside(await bench.letter(origin))
+        return _put_aside(await until(lambda: bench.letter(origin)))
 
     @property
     def _topic(self) -> str:
@@ -200,9 +236,11 @@ class ReplayedJob(Way):
     A job becomes one here by its own record, signed as it is, on a topic where it doesn't belong.
     """
 
+    costs_before: bool = True
+
     async def prepared(self, bench: Bench, team: Team) -> Try:
         marker = prompt()
-        async with team.http() as client:
+        async with bench.of(team) as client:
             made = await client.post(CHAT, json=_words(CHAT, marker), headers={"cache-control": "no-store"})
         assert made.status_code == 200, made.text
         job_id = made.headers["x-sluice-job"].encode()
@@ -211,11 +249,11 @@ class ReplayedJob(Way):
             record = next(record for record in tail.records if record.headers.get("ce_id") == job_id)
         headers = [*record.headers.items()]
         (origin,) = await publish(bench.system.kafka, "sluice.router.interactive", [record.value], headers)
-        letter = await bench.letter(origin)
+        assert await until(lambda: bench.letter(origin))
 
         async def ask() -> Told:
-            async with bench.system.admin() as admin:
-                done = await _replayed(admin, {"ids": [letter["id"]]})
+            async with bench.admin() as admin:
+                done = await _replayed(admin, {"ids": [origin]})
                 if done["result"] != "replayed":
                     return Told(409, done["why"])
                 job = await until(lambda: _over(admin, f"/admin/v1/jobs/{done['became']}"))
@@ -238,13 +276,13 @@ class ReplayedRecord(Way):
         marker = prompt()
         given = [("authorization", b"Bearer not.a.token"), *((n, v.encode()) for n, v in _deadline().items())]
         (origin,) = await publish(bench.system.kafka, "sluice.jobs.batch", [line(marker, _words(CHAT, marker))], given)
-        letter = await bench.letter(origin)
+        assert await until(lambda: bench.letter(origin))
 
         async def ask() -> Told:
-            async with bench.system.admin() as admin:
-                done = await _replayed(admin, {"ids": [letter["id"]], "team": team.name})
+            async with bench.admin() as admin:
+                done = await _replayed(admin, {"ids": [origin], "team": team.name})
             assert done["result"] == "replayed", done
-            return await _answered(bench, team, marker, "")
+            return await _answered(bench, team, marker, letters=1)
 
         return Try(marker, ask)
 
@@ -279,9 +317,9 @@ WAYS: Mapping[str, Way] = {
         Http("responses, own key", f"POST {RESPONSES}", repeats=True, headers=OWN_KEY),
         Batched("batch of chats", f"POST {BATCHES}"),
         Batched("batch of embeddings", f"POST {BATCHES}", url=EMBEDDINGS),
-        Record("record, interactive", "KAFKA sluice.jobs.interactive"),
-        Record("record, batch", "KAFKA sluice.jobs.batch", "batch"),
-        Record("record of embeddings", "KAFKA sluice.jobs.batch", "batch", url=EMBEDDINGS),
+        Published("record, interactive", "KAFKA sluice.jobs.interactive"),
+        Published("record, batch", "KAFKA sluice.jobs.batch", "batch"),
+        Published("record of embeddings", "KAFKA sluice.jobs.batch", "batch", url=EMBEDDINGS),
         ReplayedJob("replayed job", f"POST {REPLAY}"),
         ReplayedRecord("replayed record", f"POST {REPLAY}", "batch"),
     )
@@ -302,9 +340,13 @@ def _deadline() -> dict[str, str]:
     return {"x-sluice-deadline": str(int(time.time()) + PATIENCE_S)}
 
 
+def _told(status: int, error: Any, job: str = "") -> Told:
+    """`error`: OpenAI's error object, or None."""
+    return Told(status, error["message"], error["code"], job) if error else Told(status, job=job)
+
+
 def _refused(answer: httpx.Response) -> Told:
-    error = answer.json().get("error") or {}
-    return Told(answer.status_code, error.get("message", ""), error.get("code"))
+    return _told(answer.status_code, answer.json().get("error"))
 
 
 async def _ended(client: httpx.AsyncClient, answer: httpx.Response) -> Told:
@@ -314,8 +356,8 @@ async def _ended(client: httpx.AsyncClient, answer: httpx.Response) -> Told:
     job_id = answer.headers.get("x-sluice-job", "")
     if answer.headers["content-type"].startswith("text/event-stream"):
         data = [json.loads(text[6:]) for text in answer.text.splitlines() if text.startswith("data: {")]
-        errors = [cast("dict[str, Any]", part["error"]) for part in data if part.get("error")]
-        return Told(500, errors[0]["message"], errors[0]["code"], job_id) if errors else Told(200, job=job_id)
+        error = next((part["error"] for part in data if part.get("error")), None)
+        return _told(500 if error else 200, error, job_id)
     if answer.status_code == 202 or answer.json().get("status") in ("queued", "in_progress"):
         return _of_job(await until(lambda: _over(client, f"/v1/jobs/{job_id}")))
     return Told(answer.status_code, job=job_id)
@@ -329,23 +371,20 @@ async def _over(client: httpx.AsyncClient, url: str) -> dict[str, Any] | None:
 
 
 def _of_job(job: Mapping[str, Any]) -> Told:
-    error = job.get("error") or {}
-    status = 200 if job["status"] == "completed" else 500
-    return Told(status, error.get("message", ""), error.get("code"), job["id"])
+    return _told(200 if job["status"] == "completed" else 500, job.get("error"), job["id"])
 
 
 def _of_line(result: Mapping[str, Any]) -> Told:
     """A line of OpenAI's batch output."""
     if result["error"]:
-        return Told(504, result["error"]["message"], result["error"]["code"])
+        return _told(504, result["error"])
     response = result["response"]
-    error = response["body"].get("error") or {}
-    return Told(response["status_code"], error.get("message", ""), error.get("code"), response["request_id"])
+    return _told(response["status_code"], response["body"].get("error"), response["request_id"])
 
 
-async def _answered(bench: Bench, team: Team, custom_id: str, origin: str) -> Told:
-    """The result of a record, or, where it was put aside (it stood at `origin`), why."""
-    async with tail_of(bench.system.kafka, f"sluice.results.{team.name}") as tail, bench.system.admin() as admin:
+async def _answered(bench: Bench, team: Team, custom_id: str, letters: int = 0) -> Told:
+    """The result of a record, or, where it was put aside, why; it was `letters` times before."""
+    async with tail_of(bench.system.kafka, f"sluice.results.{team.name}") as tail:
 
         async def told() -> Told | None:
             await tail.read_to_end()
@@ -353,14 +392,14 @@ async def _answered(bench: Bench, team: Team, custom_id: str, origin: str) -> To
             if own:
                 assert len(own) == 1
                 return _of_line(own[0])
-            letter = await admin.get(f"/admin/v1/dead/{origin}")
-            return _put_aside(letter.json()["letter"]) if letter.status_code == 200 else None
+            aside = (await bench.letters(custom_id))[letters:]
+            return _put_aside(aside[0]) if aside else None
 
         return await until(told)
 
 
-def _put_aside(letter: Mapping[str, Any]) -> Told:
-    return Told(401, letter["detail"], letter["reason"])
+def _put_aside(letter: Record) -> Told:
+    return Told(401, letter.text("sluice_dead_detail"), letter.text("sluice_dead_reason"))
 
 
 async def _replayed(admin: httpx.AsyncClient, asked: Mapping[str, object]) -> dict[str, Any]:

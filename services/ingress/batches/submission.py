@@ -84,7 +84,7 @@ class Submission(Lines):
                 raise DeadlineExceeded("The batch expired before this line was run.")
             try:
                 # Looked up for each line: a key that is revoked meanwhile runs no more of them.
-                identity = self._admissions.identify_by_id(order.caller.key_id)
+                identity = self._admissions.identify_again(order.caller, order.groups)
                 return await self._admissions.admit(identity, request, reply_to, job_id)
             except KeyPaused:
                 await asyncio.sleep(_LONGEST_PAUSE_S)

@@ -140,6 +140,7 @@ class BatchEndpoints:
         return BatchOrder(
             id=new_id("batch", now_ms),
             caller=identity.caller,
+            groups=identity.groups,
             input_file_id=request.input_file_id,
             endpoint=request.endpoint,
             api=policy.api_of(request.endpoint),

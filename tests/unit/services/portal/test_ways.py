@@ -5,13 +5,15 @@ from decimal import Decimal
 import pytest
 
 from schemas.attempt import Attempt
+from schemas.control import Hold, VirtualKey
 from schemas.job import Caller, Job, JobStatus, Labels, ReplyTo, Step, Verdict
+from schemas.policy import EffectivePolicy
 from schemas.slip import Stage
 from schemas.ticket import ticket_of
-from schemas.topics import TOPICS
+from schemas.topics import TOPICS, Lane
 from schemas.webhook import WebhookDelivery
 from services.portal.policy import standing
-from services.portal.ways import Hopeless, Way, first_try, renewed, way_of
+from services.portal.ways import Hopeless, Way, first_try, renewed, way_of, why_not_today
 from tests.fakes.jobs import NOW_MS, SIGNER, a_job
 
 LATER_MS = NOW_MS + 3_600_000
@@ -145,3 +147,36 @@ def test_a_webhook_has_all_its_tries_before_it_again() -> None:
 )
 def test_how_a_job_stands_whose_end_is_not_known(state: str, deadline_ms: int, status: JobStatus | None) -> None:
     assert standing(state, deadline_ms, NOW_MS) == status
+
+
+KEY = VirtualKey(id="key_1", sha256="0" * 64, last4="abcd", team="fraud")
+TODAY = EffectivePolicy(version="1")
+
+
+@pytest.mark.parametrize(
+    ("today", "key", "says"),
+    [
+        (TODAY, KEY, ""),
+        (TODAY, KEY.model_copy(update={"expires_ms": NOW_MS + 1}), ""),
+        (TODAY, None, "revoked"),
+        (TODAY, KEY.model_copy(update={"revoked": True}), "revoked"),
+        (TODAY, KEY.model_copy(update={"expires_ms": NOW_MS}), "expired"),
+        (TODAY, KEY.model_copy(update={"held": Hold(since_ms=1, reason="x")}), "paused"),
+        (TODAY, KEY.model_copy(update={"held": Hold(since_ms=1, reason="x", requests_per_minute=5)}), ""),
+        (TODAY.model_copy(update={"identity": "required"}), KEY, "who you are"),
+        (TODAY.model_copy(update={"models": ()}), KEY, "the model"),
+        (TODAY.model_copy(update={"lanes": (Lane.BATCH,)}), KEY, "the lane"),
+    ],
+)
+def test_a_job_is_begun_anew_only_if_its_caller_could_ask_for_it_now(
+    today: EffectivePolicy, key: VirtualKey | None, says: str
+) -> None:
+    job = a_job(lane=Lane.INTERACTIVE, caller=Caller(organization="default", team="fraud", key_id="key_1"))
+    why = why_not_today(job, today, key, NOW_MS)
+    assert says in why
+    assert bool(why) == bool(says)
+
+
+def test_who_asked_by_a_token_alone_has_no_key_to_lose() -> None:
+    asked = Caller(organization="default", team="fraud", key_id="", identity="okta:ada")
+    assert why_not_today(a_job(caller=asked), TODAY.model_copy(update={"identity": "required"}), None, NOW_MS) == ""
