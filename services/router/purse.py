@@ -67,7 +67,7 @@ class Purse:
                 raise AssertionError(f"nobody is {decision} here")
 
     async def covers(self, job: Job, made: Sequence[Attempt]) -> bool:
-        """Holds what these calls have cost and what another one may cost; False if that doesn't fit. While Redis is away it fits."""
+        """Holds what these calls have cost and what another may cost; False if that doesn't fit. While Redis is away it does."""
         account, at_ms = self._account(job), _counted_ms(job)
         limits = Limits(allowances=account.allowances(at_ms))
         if not limits or not any(attempt.cost_usd or attempt.usage.output_tokens for attempt in made):

@@ -145,5 +145,5 @@ async def _until_redis(ask: Callable[[], Awaitable[None]], *, once: bool) -> Non
             return await ask()
         except RedisUnavailable:
             if once:
-                return
+                return None
             await asyncio.sleep(_RETRY_S)
