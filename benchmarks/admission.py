@@ -2,10 +2,10 @@
 
     python -m benchmarks.admission [REQUESTS [RUNS]]
 
-The real admission (who asks, policy, estimate, limits, signature) against a real redis-server, one request at a time and 64 at
-once; no HTTP, no Kafka. `none`: a caller without any limit; `usual`: requests and tokens a minute and a monthly USD budget at team
-and key, USD budgets at organization and project, concurrency at the key; `all`: four rates, concurrency and a USD budget at each of
-five levels, thirty limits. CPU by getrusage and, of Redis, by its own count of what its scripts took.
+The real admission (who asks, policy, estimate, limits, signature) against a real redis-server, one request at a time and 64
+at once; no HTTP, no Kafka. `none`: a caller without any limit; `usual`: requests and tokens a minute and a monthly USD budget
+at team and key, USD budgets at organization and project, concurrency at the key; `all`: four rates, concurrency and a USD
+budget at each of five levels, thirty limits. CPU by getrusage and, of Redis, by its own count of what its scripts took.
 """
 
 import asyncio

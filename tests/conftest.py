@@ -11,7 +11,6 @@ from infra.kafka.broker import Kafka
 from tests.fakes.recorder import Recorder, recording
 from tests.system import Provider, System, config, running_provider
 
-
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -62,10 +62,34 @@ if #counters > 0 and not redis.call('GET', 'ledger:epoch') then
   return {0, 'closed'}
 end
 
--- What is delivered again, or tried again, holds something already: what is missing is held besides.
+-- What is delivered again, or tried again, holds something already: what is missing is held besides. Where it counts elsewhere
+-- now, in the next period or at a new budget, all of it is held anew.
 local former = holds and #counters > 0 and redis.call('HMGET', 'hold:' .. job, 'b', 'u', 't') or {}
-local holds_already = former[1]
-local more_nano, more_tokens = nano - tonumber(former[2] or 0), tokens - tonumber(former[3] or 0)
+local holds_already, moved = former[1], false
+if holds_already then
+  local places = {}
+  for counter in each(former[1]) do
+    places[counter] = true
+  end
+  for i = 1, #counters, 4 do
+    moved = moved or not places[counters[i]]
+  end
+end
+
+-- Gives back what it holds where it counted before, or takes that again (sign 1).
+local function move(sign)
+  for counter in each(moved and former[1]) do
+    redis.call('HINCRBY', counter, 'hu', text(sign * tonumber(former[2])))
+    redis.call('HINCRBY', counter, 'ht', text(sign * tonumber(former[3])))
+  end
+end
+
+if moved then
+  holds_already = false
+  move(-1)
+end
+local more_nano = nano - (holds_already and tonumber(former[2]) or 0)
+local more_tokens = tokens - (holds_already and tonumber(former[3]) or 0)
 local counted = {}
 
 local function is_full(room, limit)
@@ -111,6 +135,7 @@ if refused and sweep(now, 100) > 0 then
   refused = refusal()
 end
 if refused then
+  move(1)
   return refused
 end
 
@@ -159,7 +184,6 @@ end
 if #held > 0 then
   local hold = 'hold:' .. job
   redis.call('HSET', hold, unpack(held))
-  redis.call('PEXPIRE', hold, text(lease + 86400000))
   redis.call('ZADD', 'holds', text(now + lease), job)
 end
 
@@ -178,5 +202,5 @@ if ticket ~= '' then
     redis.call('PEXPIRE', list, ARGV[12])
   end
 end
-said[1], said[2] = holds_already and 3 or 1, math.ceil(wait)
+said[1], said[2] = holds_already and more_nano <= 0 and more_tokens <= 0 and 3 or 1, math.ceil(wait)
 return said

@@ -9,6 +9,5 @@ for i = 1, #KEYS do
   redis.call('HINCRBY', KEYS[i], 'ht', ARGV[2])
 end
 redis.call('HSET', hold, 'b', table.concat(KEYS, '\n'), 'u', ARGV[3], 't', ARGV[2])
-redis.call('PEXPIRE', hold, text(tonumber(ARGV[4]) + 86400000))
 redis.call('ZADD', 'holds', text(milliseconds() + tonumber(ARGV[4])), ARGV[1])
 return 1

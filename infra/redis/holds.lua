@@ -22,8 +22,12 @@ local function release(job, used, now)
     return 0
   end
   for counter in each(held[3]) do
-    redis.call('HINCRBY', counter, 'hu', text(-tonumber(held[1])))
-    redis.call('HINCRBY', counter, 'ht', text(-tonumber(held[2])))
+    local usd = redis.call('HINCRBY', counter, 'hu', text(-tonumber(held[1])))
+    local tokens = redis.call('HINCRBY', counter, 'ht', text(-tonumber(held[2])))
+    if (usd < 0 or tokens < 0) and redis.call('HEXISTS', counter, 'u') == 0 then
+      -- It was forgotten long ago: its period is over.
+      redis.call('DEL', counter)
+    end
   end
   local rate
   for line in each(used and held[4]) do

@@ -42,7 +42,8 @@ for i = 1, #KEYS do
     redis.call('PEXPIREAT', KEYS[i], ARGV[at + 2])
   end
   local counted = redis.call('HMGET', KEYS[i], 'u', 't')
-  spent[2 * i], spent[2 * i + 1] = counted[1], counted[2]
+  -- A period that is over so long that nobody asks for it any more is forgotten by now.
+  spent[2 * i], spent[2 * i + 1] = counted[1] or '0', counted[2] or '0'
   at = at + 3
 end
 for _ = 1, tonumber(ARGV[at]) do

@@ -17,8 +17,8 @@ PATIENCE_S = 4.0
 _PAUSE_S = 0.3
 
 _JOB = """
-SELECT job_id, status, error_type, team, key_id, user, identity, model, api, lane, cache, toString(cost_usd) AS cost_usd, trace_id,
-       metadata, toUnixTimestamp64Milli(accepted) AS accepted_ms, toUnixTimestamp64Milli(ended) AS ended_ms, ended_by,
+SELECT job_id, status, error_type, team, key_id, user, identity, model, api, lane, cache, toString(cost_usd) AS cost_usd,
+       trace_id, metadata, toUnixTimestamp64Milli(accepted) AS accepted_ms, toUnixTimestamp64Milli(ended) AS ended_ms, ended_by,
        arrayMap(step -> (step.1, toUnixTimestamp64Milli(step.2)), steps) AS steps
 FROM sluice.usage WHERE job_id = '{job_id}'
 """

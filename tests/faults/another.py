@@ -13,6 +13,8 @@ async def another_service(system: System, service: str, slot: str) -> AsyncGener
     """`sluice serve SERVICE` against the servers of a running system, and its URL; it is there when it is ready."""
     places = {f"SLUICE_{name.upper()}": system.endpoints[name] for name in ("kafka", "redis", "clickhouse")}
     log = system.data_dir / f"{service}-{slot}.log"
+    # What one before said in the same place would be taken for this one's.
+    log.unlink(missing_ok=True)
     words: list[str | Path] = [SLUICE, "serve", service, "--data-dir", system.data_dir, "--port", "0"]
     child = Child(f"another {service}", words, log=log, cwd=system.data_dir, env=environment(**places, SLUICE_SLOT=slot))
 

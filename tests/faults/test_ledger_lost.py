@@ -254,8 +254,11 @@ async def test_g10_jobs_that_lose_their_router_leave_nothing_held(own: System, p
             await asyncio.sleep(1.5)
             await restarted(own, "router")
         await asyncio.gather(*asked)
-    print({status: statuses.count(status) for status in set(statuses)})
     told = await assert_it_adds_up(own, team, 90)
     rows = (await own.query(f"SELECT count() AS jobs, uniq(job_id) AS ids FROM usage WHERE team = '{team.name}'"))[0]
     assert rows["jobs"] == rows["ids"] <= 300
     assert told["reservations"] == []
+    query = f"SELECT status, count() AS calls FROM attempts WHERE team = '{team.name}' GROUP BY status"
+    calls = {row["status"]: row["calls"] for row in await own.query(query)}
+    print(f"answers { ({status: statuses.count(status) for status in sorted(set(statuses))}) }, calls {calls}")
+    assert calls["unknown"] >= 300 * 0.05, "too few of them lost their router"

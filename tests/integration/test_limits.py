@@ -7,6 +7,7 @@ import signal
 import statistics
 import time
 from collections.abc import AsyncGenerator
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -278,11 +279,15 @@ async def test_while_redis_is_away_a_policy_decides(own: System) -> None:
     try:
         took_ms = [await refused_in_ms(team) for _ in range(20) for team in teams[:2]]
         async with open_.team.http() as client:
-            served = asyncio.create_task(client.post(CHAT, json=chat("mock")))
-            await asyncio.wait([served], timeout=3)
-            print(f"fail-open, after 3 s: {'served' if served.done() else 'still waits'}")
-            os.kill(pid, signal.SIGCONT)
-            assert (await served).status_code == 200
+            for stream in (False, True):
+                began = time.perf_counter()
+                answer = await client.post(CHAT, json=chat("mock", stream=stream, max_tokens=12))
+                print(f"fail-open: {(time.perf_counter() - began) * 1000:.0f} ms, stream {stream}")
+                assert answer.status_code == 200, answer.text
+                assert "[DONE]" in answer.text or not stream
+            # Each process lets through a twentieth of a budget by itself.
+            much = await client.post(CHAT, json=chat("mock", max_tokens=200_000))
+            refused(much, 429, "budget_exceeded")
     finally:
         os.kill(pid, signal.SIGCONT)
     quantiles = statistics.quantiles(took_ms, n=100)
@@ -294,6 +299,14 @@ async def test_while_redis_is_away_a_policy_decides(own: System) -> None:
                 return (await client.post(CHAT, json=chat("mock"))).status_code == 200
 
             assert await until(is_back)
+    # What was let through meanwhile is on the books, and counts.
+    cost = sum(row["cost_usd"] for row in await own.usage(open_.team.name, 4))
+
+    async def counted() -> bool:
+        told = await open_.explained()
+        return Decimal(told["spent_usd"]) >= cost and not told["reservations"]
+
+    assert await until(counted)
 
 
 async def refused_in_ms(team: Team) -> float:

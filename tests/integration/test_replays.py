@@ -59,9 +59,7 @@ async def test_jobs_of_many_teams_are_one_list_by_age(redis: Redis) -> None:
         # Some within the same millisecond.
         job_id, team = new_id("job", BORN_MS + n // 2), teams[n % 3]
         made.append(job_id)
-        await admit(
-            redis, keeping=Keeping(job_id, BORN_MS + n // 2, ticket=b"{}", ticket_ms=60_000, list_key=list_key(team))
-        )
+        await admit(redis, keeping=Keeping(job_id, BORN_MS + n // 2, ticket=b"{}", ticket_ms=60_000, list_key=list_key(team)))
     youngest_first = sorted(made, reverse=True)
     assert await older_jobs(redis, teams, "", 1000) == youngest_first
     seen: list[str] = []

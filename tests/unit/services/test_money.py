@@ -215,11 +215,7 @@ class Money(RuleBasedStateMachine):
 
         async def restart() -> None:
             await self.house.settled()
-            [member] = self.house.members
-            for task in member.stage._tasks:  # pyright: ignore[reportPrivateUsage]
-                task.cancel()
-            await member.source.crash()
-            self.house.members.clear()
+            await self.house.crash()
             await self.house.join()
 
         self.run_(restart())
@@ -242,15 +238,16 @@ class Money(RuleBasedStateMachine):
             assert counted.usd_nano + counted.held_usd_nano <= limit, counter
 
     def teardown(self) -> None:
-        for work in list(self.work.values()):
-            if work.running:
-                self._call(work, 1.0)
+        try:
+            for work in list(self.work.values()):
+                if work.running:
+                    self._call(work, 1.0)
                 self._complete(work.job, work.made)
-            else:
-                self._complete(work.job, list(work.job.made))
-        self.skipped_ms += 30 * DAY_MS
-        self.run_(self._end())
-        self.runner.close()
+            self.skipped_ms += 30 * DAY_MS
+            self.run_(self._end())
+        finally:
+            self.run_(self.house.close())
+            self.runner.close()
 
     async def _end(self) -> None:
         await self.house.settled()
@@ -260,7 +257,6 @@ class Money(RuleBasedStateMachine):
             assert (counted.held_usd_nano, counted.held_tokens) == (0, 0), counter
             if counter.endswith(":total"):
                 assert counted.usd_nano == self.spent[counter], counter
-        await self.house.close()
 
     # How it is done.
 

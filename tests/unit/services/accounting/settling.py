@@ -148,6 +148,16 @@ class House:
     async def settled(self) -> None:
         await until(lambda: not self.behind)
 
+    async def crash(self) -> None:
+        """All of them die at once, and have committed nothing of late."""
+        for member in self.members:
+            tasks = member.stage._tasks  # pyright: ignore[reportPrivateUsage]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await member.source.crash()
+        self.members.clear()
+
     async def close(self) -> None:
         for member in self.members:
             await member.stage.drain()
