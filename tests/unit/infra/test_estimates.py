@@ -123,7 +123,7 @@ async def test_the_dearest_deployment_that_can_be_reached_counts() -> None:
 
 async def test_fallbacks_of_all_kinds_and_their_own_count() -> None:
     for kind in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
-        first = model(**{kind: ("second", "nobody")})
+        first = model(**{kind: ("second", "nobody")})  # pyright: ignore[reportArgumentType]
         second = model(deployment("b"), name="second", fallbacks=("third",))
         third = model(deployment("c", "0.009"), name="third", fallbacks=("alias",))
         found = await Bench(first, second, third).estimate()

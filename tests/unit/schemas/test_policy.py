@@ -121,9 +121,14 @@ def test_the_fewest_attempts_count() -> None:
 
 
 def test_what_is_demanded_adds_up_and_nobody_nearer_takes_it_back() -> None:
-    far = {"metadata_required": ["feature"], "identity": "required", "data": {"hipaa": True, "log": False}}
-    near = {"metadata_required": ["segment", "feature"], "identity": "optional", "data": {"hipaa": False, "log": True}}
-    for levels in ((far, near), (near, far), (far, {}, near)):
+    far: dict[str, object] = {"metadata_required": ["feature"], "identity": "required", "data": {"hipaa": True, "log": False}}
+    near: dict[str, object] = {
+        "metadata_required": ["segment", "feature"],
+        "identity": "optional",
+        "data": {"hipaa": False, "log": True},
+    }
+    nothing: dict[str, object] = {}
+    for levels in ((far, near), (near, far), (far, nothing, near)):
         effective = of(*levels)
         assert set(effective.metadata_required) == {"feature", "segment"}
         assert len(effective.metadata_required) == 2
@@ -181,8 +186,10 @@ def names(*of_what: str) -> st.SearchStrategy[list[str] | None]:
     return st.none() | st.lists(st.sampled_from(of_what), unique=True)
 
 
-levels = st.builds(
-    lambda **said: Policy.model_validate({name: value for name, value in said.items() if value is not None}),
+levels = st.builds(  # pyright: ignore[reportUnknownArgumentType]
+    lambda **said: Policy.model_validate(  # pyright: ignore[reportUnknownLambdaType]
+        {name: value for name, value in said.items() if value is not None}  # pyright: ignore[reportUnknownVariableType]
+    ),
     models=names("a", "b", "c"),
     lanes=names("interactive", "batch"),
     route=st.none()

@@ -199,8 +199,13 @@ def test_what_is_held_can_be_seen_by_job() -> None:
     ]
 
 
-COUNTERS = ("spend:organization/o:total", "spend:team/a:2026-11", "spend:team/b:2026-11", "spend:key/1:2026-11-21")
-LIMITS = dict(zip(COUNTERS, (1_000, 400, 300, 150), strict=True))
+COUNTERS: tuple[str, ...] = (
+    "spend:organization/o:total",
+    "spend:team/a:2026-11",
+    "spend:team/b:2026-11",
+    "spend:key/1:2026-11-21",
+)
+LIMITS: dict[str, int] = dict(zip(COUNTERS, (1_000, 400, 300, 150), strict=True))
 
 
 class Ledger(RuleBasedStateMachine):

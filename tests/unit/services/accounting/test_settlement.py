@@ -122,7 +122,7 @@ def test_redis_may_fail_before_or_after(fault: Fault) -> None:
         house = House()
         await house.open()
         await house.hold(1)
-        house.redis.faults.extend([fault] * 3)
+        house.redis.faults.extend([fault] * 3)  # pyright: ignore[reportArgumentType]
         await house.join()
         house.ended(1, "0.5")
         house.ended(2, "0.5")
@@ -139,7 +139,7 @@ def test_redis_may_fail_before_or_after(fault: Fault) -> None:
 @in_a_house
 async def test_while_redis_is_away_everything_waits(house: House) -> None:
     house.redis.failing = {"settle", "sweep", "once"}
-    house.redis.faults.extend(["before"] * 200)
+    house.redis.faults.extend(["before"] * 200)  # pyright: ignore[reportArgumentType]
     await house.join()
     for n in range(20):
         house.ended(n, "0.5")
@@ -221,7 +221,7 @@ async def test_until_the_ledger_is_open_it_is_not_ready() -> None:
         raise ConnectionError("ClickHouse does not answer")
 
     opens = house._rebuild  # pyright: ignore[reportPrivateUsage]
-    house._rebuild = fails
+    house._rebuild = fails  # pyright: ignore[reportPrivateUsage]
     house.ended(1, "0.5")
     member = await house.join()
     await until(lambda: tries == 3)
