@@ -186,10 +186,12 @@ def names(*of_what: str) -> st.SearchStrategy[list[str] | None]:
     return st.none() | st.lists(st.sampled_from(of_what), unique=True)
 
 
-levels = st.builds(  # pyright: ignore[reportUnknownArgumentType]
-    lambda **said: Policy.model_validate(  # pyright: ignore[reportUnknownLambdaType]
-        {name: value for name, value in said.items() if value is not None}  # pyright: ignore[reportUnknownVariableType]
-    ),
+def written(**said: object) -> Policy:
+    return Policy.model_validate({name: value for name, value in said.items() if value is not None})
+
+
+levels = st.builds(
+    written,
     models=names("a", "b", "c"),
     lanes=names("interactive", "batch"),
     route=st.none()

@@ -134,9 +134,13 @@ class Money(RuleBasedStateMachine):
     # The router.
 
     @precondition(lambda self: self._waiting)
-    @rule(data=st.data())
-    def send_out(self, data: st.DataObject) -> None:
-        work = self._one(data, self._waiting)
+    @rule()
+    def send_out(self) -> None:
+        """The router takes what waits, as far as there is money for it."""
+        for work in self._waiting:
+            self._send_out(work)
+
+    def _send_out(self, work: Work) -> None:
         taken = work.job.taken(Stage.ROUTER, self.now())
         held = self.run_(self.purse.hold(taken, Moment(self.now(), 0.0)))
         if isinstance(held, bool):
@@ -196,33 +200,30 @@ class Money(RuleBasedStateMachine):
 
     @rule()
     def midnight(self) -> None:
-        """The next day begins in a moment."""
+        """The next day begins."""
         rest_ms = DAY_MS - self.now() % DAY_MS
         self.skipped_ms += max(0, rest_ms - 1_000)
         self._bury()
+        self.nothing_is_overshot()
+        self.wait(2)
 
-    @rule(lost=st.booleans())
-    def redis_fails(self, lost: bool) -> None:
-        self.house.redis.faults.append("after" if lost else "before")
+    @rule(what=st.sampled_from(("lost", "gone", "rebalance", "restart", "sweep")))
+    def trouble(self, what: str) -> None:
+        match what:
+            case "lost" | "gone":
+                self.house.redis.faults.append("after" if what == "lost" else "before")
+            case "rebalance":
+                self.run_(self.house.log.rebalance("sluice-settlement"))
+            case "restart":
+                self.run_(self._restart())
+            case _:
+                self.run_(ledger.sweep(self.house.redis))
 
-    @rule()
-    def rebalance(self) -> None:
-        self.run_(self.house.log.rebalance("sluice-settlement"))
-
-    @rule()
-    def accounting_restarts(self) -> None:
-        """What it has settled is remembered by Redis; what it has paid for, for completions that come again, by nobody."""
-
-        async def restart() -> None:
-            await self.house.settled()
-            await self.house.crash()
-            await self.house.join()
-
-        self.run_(restart())
-
-    @rule()
-    def sweep(self) -> None:
-        self.run_(ledger.sweep(self.house.redis))
+    async def _restart(self) -> None:
+        """What accounting has settled is remembered by Redis; what it has paid for, in case it comes again, by nobody."""
+        await self.house.settled()
+        await self.house.crash()
+        await self.house.join()
 
     # What holds at any time.
 
@@ -311,4 +312,4 @@ class Money(RuleBasedStateMachine):
 
 
 TestMoney = Money.TestCase
-TestMoney.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMoney.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
