@@ -76,17 +76,9 @@ if holds_already then
   end
 end
 
--- Gives back what it holds where it counted before, or takes that again (sign 1).
-local function move(sign)
-  for counter in each(moved and former[1]) do
-    redis.call('HINCRBY', counter, 'hu', text(sign * tonumber(former[2])))
-    redis.call('HINCRBY', counter, 'ht', text(sign * tonumber(former[3])))
-  end
-end
-
 if moved then
   holds_already = false
-  move(-1)
+  hold_at(former[1], -tonumber(former[2]), -tonumber(former[3]))
 end
 local more_nano = nano - (holds_already and tonumber(former[2]) or 0)
 local more_tokens = tokens - (holds_already and tonumber(former[3]) or 0)
@@ -135,7 +127,9 @@ if refused and sweep(now, 100) > 0 then
   refused = refusal()
 end
 if refused then
-  move(1)
+  if moved then
+    hold_at(former[1], tonumber(former[2]), tonumber(former[3]))
+  end
   return refused
 end
 
@@ -161,10 +155,7 @@ if #rooms > 0 then
   held[n + 1], held[n + 2] = 'c', table.concat(taken, '\n')
 end
 if holds_already then
-  for counter in each(holds_already) do
-    redis.call('HINCRBY', counter, 'hu', text(more_nano))
-    redis.call('HINCRBY', counter, 'ht', text(more_tokens))
-  end
+  hold_at(holds_already, more_nano, more_tokens)
   local n = #held
   held[n + 1], held[n + 2], held[n + 3], held[n + 4] = 'u', ARGV[5], 't', ARGV[4]
 elseif #counters > 0 and holds then

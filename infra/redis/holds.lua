@@ -13,6 +13,18 @@ local function each(lines)
   return string.gmatch(lines or '', '[^\n]+')
 end
 
+-- Holds so much more (or less, if negative) at these counters.
+local function hold_at(counters, nano, words)
+  for counter in each(counters) do
+    local usd = redis.call('HINCRBY', counter, 'hu', text(nano))
+    local tokens = redis.call('HINCRBY', counter, 'ht', text(words))
+    if (usd < 0 or tokens < 0) and redis.call('HEXISTS', counter, 'u') == 0 then
+      -- It was forgotten long ago: its period is over.
+      redis.call('DEL', counter)
+    end
+  end
+end
+
 -- Gives back what is held for a job. `used`: the tokens that it needed, where its rates are to be corrected, or nil.
 local function release(job, used, now)
   local key = 'hold:' .. job
@@ -21,13 +33,8 @@ local function release(job, used, now)
   if not (held[3] or held[4] or held[6]) then
     return 0
   end
-  for counter in each(held[3]) do
-    local usd = redis.call('HINCRBY', counter, 'hu', text(-tonumber(held[1])))
-    local tokens = redis.call('HINCRBY', counter, 'ht', text(-tonumber(held[2])))
-    if (usd < 0 or tokens < 0) and redis.call('HEXISTS', counter, 'u') == 0 then
-      -- It was forgotten long ago: its period is over.
-      redis.call('DEL', counter)
-    end
+  if held[3] then
+    hold_at(held[3], -tonumber(held[1]), -tonumber(held[2]))
   end
   local rate
   for line in each(used and held[4]) do

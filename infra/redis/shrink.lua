@@ -9,9 +9,6 @@ redis.call('HDEL', hold, 'c')
 if not held[3] then
   return 0
 end
-for counter in each(held[3]) do
-  redis.call('HINCRBY', counter, 'hu', text(tonumber(ARGV[3]) - tonumber(held[1])))
-  redis.call('HINCRBY', counter, 'ht', text(tonumber(ARGV[2]) - tonumber(held[2])))
-end
+hold_at(held[3], ARGV[3] - held[1], ARGV[2] - held[2])
 redis.call('HSET', hold, 'u', ARGV[3], 't', ARGV[2])
 return 1
