@@ -17,6 +17,7 @@ _SWEEP = Script.load("sweep", "holds")
 _RELEASE = Script.load("release", "holds")
 _SHRINK = Script.load("shrink", "holds")
 _HOLD_AGAIN = Script.load("hold_again", "holds")
+_SETTLED = Script.load("settled")
 _COUNTERS = Script.load("counters")
 _OPEN_HOLDS = Script.load("open_holds")
 _CLOSE_LEDGER = Script.load("close_ledger")
@@ -92,6 +93,11 @@ async def settle(redis: Redis, settlement: Settlement) -> Settled | OutOfOrder |
         case _:
             totals = list(map(int, result[1:]))
             return Settled(dict(zip(counters, zip(totals[::2], totals[1::2], strict=True), strict=True)))
+
+
+async def settled(redis: Redis, partitions: Sequence[int]) -> dict[int, int]:
+    """The last record of each partition that is settled; -1: none is. Raises RedisUnavailable."""
+    return dict(zip(partitions, cast("list[int]", await redis.run(_SETTLED, (), partitions)), strict=True))
 
 
 async def extend(redis: Redis, job_id: str, allowances: Sequence[Allowance], tokens: int, usd_nano: int) -> bool | None:

@@ -95,11 +95,11 @@ class SettlementStage:
                     await asyncio.sleep(_RETRY_S)
                     continue
                 # What was polled is not polled again: it is settled before anything else is, whatever goes wrong meanwhile.
-                began_ms = self._alerts.clock()
                 records = records or await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
                 if records:
                     await self._settle([(record, await self._read(record)) for record in records])
-                self._note_progress(records, began_ms)
+                for record in records:
+                    self._settled_ms[record.partition] = record.timestamp - _SKEW_MS
                 records = ()
                 await self._commit(_COMMIT_S)
             except RedisUnavailable as error:
@@ -147,12 +147,18 @@ class SettlementStage:
                     await self._tell(seen, done.totals or await self._totals(settlement))
                     return
 
-    def _note_progress(self, records: Sequence[Incoming], began_ms: int) -> None:
-        """Up to when every completion is settled: by the last record of a partition, or, where none came, by the clock."""
-        for partition in self._last if not records else ():
-            self._settled_ms[partition.partition] = began_ms - _SKEW_MS
-        for record in records:
-            self._settled_ms[record.partition] = record.timestamp - _SKEW_MS
+    async def _note_progress(self) -> None:
+        """Up to when every completion is settled: what the brokers had a moment ago is, and they have just said so."""
+        began_ms = self._alerts.clock()
+        unknown = [partition for partition, last in self._last.items() if last == _UNKNOWN]
+        if unknown:
+            known = await ledger.settled(self._redis, [partition.partition for partition in unknown])
+            for partition in unknown:
+                if self._last.get(partition) == _UNKNOWN:
+                    self._last[partition] = known[partition.partition]
+        for partition, end in (await self._source.end(list(self._last)) if self._last else {}).items():
+            if self._last.get(partition, _UNKNOWN) + 1 >= end:
+                self._settled_ms[partition.partition] = began_ms - _SKEW_MS
 
     async def _check_it_is_this_log(self) -> None:
         """Redis may know of more records than there are: those of another log, which was there before."""
@@ -192,6 +198,7 @@ class SettlementStage:
         """Gives back what is held for dead jobs, and opens the ledger when it is closed."""
         while True:
             try:
+                await self._note_progress()
                 own = {p.partition for p in self._last}
                 swept, is_open = await ledger.sweep(self._redis, {n: ms for n, ms in self._settled_ms.items() if n in own})
                 metrics.HOLDS_SWEPT.inc(swept)
