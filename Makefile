@@ -21,8 +21,16 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 run: setup
 	@$(BIN)/sluice up --quickstart
 
+# Two at once: those that start real parts mostly wait, and leave room for those that don't.
 test: setup
-	@$(BIN)/pytest
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-system test-fast
+
+.PHONY: test-system test-fast
+test-system: setup
+	@$(BIN)/pytest -p no:cacheprovider tests/faults tests/integration
+
+test-fast: setup
+	@$(BIN)/pytest -p no:cacheprovider tests --ignore=tests/faults --ignore=tests/integration
 
 check: setup
 	@$(BIN)/ruff check .
