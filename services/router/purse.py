@@ -78,7 +78,7 @@ class Purse:
         except (RedisUnavailable, SluiceError) as error:
             log.warning("%s is tried again although nothing more can be held for it: %s", job.id, error)
             return True
-        return isinstance(decision, Admitted)
+        return not isinstance(decision, OverBudget)
 
     async def give_back(self, job: Job, made: Sequence[Attempt] = ()) -> None:
         """It is not sent out now: nothing is held for it any more but what it has cost so far."""
