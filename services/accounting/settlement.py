@@ -149,15 +149,14 @@ class SettlementStage:
 
     async def _note_progress(self) -> None:
         """Up to when every completion is settled: what the brokers had a moment ago is, and they have just said so."""
-        began_ms = self._alerts.clock()
-        unknown = [partition for partition, last in self._last.items() if last == _UNKNOWN]
+        began_ms, last = self._alerts.clock(), dict(self._last)
+        unknown = [partition for partition, offset in last.items() if offset == _UNKNOWN]
         if unknown:
+            # Not noted: a settlement that is under way has to find out for itself whether it is done.
             known = await ledger.settled(self._redis, [partition.partition for partition in unknown])
-            for partition in unknown:
-                if self._last.get(partition) == _UNKNOWN:
-                    self._last[partition] = known[partition.partition]
-        for partition, end in (await self._source.end(list(self._last)) if self._last else {}).items():
-            if self._last.get(partition, _UNKNOWN) + 1 >= end:
+            last |= {partition: known[partition.partition] for partition in unknown}
+        for partition, end in (await self._source.end(list(last)) if last else {}).items():
+            if max(last[partition], self._last.get(partition, _UNKNOWN)) + 1 >= end:
                 self._settled_ms[partition.partition] = began_ms - _SKEW_MS
 
     async def _check_it_is_this_log(self) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infra.kafka.envelope import H_DATAREF
@@ -285,6 +285,7 @@ async def test_what_is_settled_is_committed_for_who_looks_at_the_lag(house: Hous
     faults=st.lists(st.sampled_from(["before", "after"]), max_size=8),
     seed=st.integers(0, 2**32),
 )
+@example(jobs=[[Decimal("2E-9"), Decimal(0)]], faults=["after", *["before"] * 4], seed=1)
 def test_in_the_end_nothing_is_held_and_spent_is_the_sum_of_all_calls(
     jobs: list[list[Decimal]], faults: list[Fault], seed: int
 ) -> None:
