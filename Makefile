@@ -21,13 +21,16 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 run: setup
 	@$(BIN)/sluice up --quickstart
 
-# Two at once: those that start real parts mostly wait, and leave room for those that don't.
+# At once: those that start real parts mostly wait, and leave room for the others.
 test: setup
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-system test-fast
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-faults test-integration test-fast
 
-.PHONY: test-system test-fast
-test-system: setup
-	@$(BIN)/pytest -p no:cacheprovider tests/faults tests/integration
+.PHONY: test-faults test-integration test-fast
+test-faults: setup
+	@$(BIN)/pytest -p no:cacheprovider tests/faults
+
+test-integration: setup
+	@$(BIN)/pytest -p no:cacheprovider tests/integration
 
 test-fast: setup
 	@$(BIN)/pytest -p no:cacheprovider tests --ignore=tests/faults --ignore=tests/integration
