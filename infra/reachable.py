@@ -22,15 +22,32 @@ def reachable(models: Mapping[str, Model], model: Model, data: DataPolicy, route
 
 
 def chain(models: Mapping[str, Model], model: Model) -> Iterator[Model]:
-    """The model, and whatever it may lead to: its fallbacks of all kinds, and theirs. Names that nobody knows lead nowhere."""
+    """The model, and whatever it may lead to: by rules, split and classifier, and its fallbacks of all kinds, and theirs.
+
+    Names that nobody knows lead nowhere.
+    """
     ahead, seen = [model], {model.name}
     while ahead:
         current = ahead.pop(0)
         yield current
-        for name in (*current.fallbacks, *current.context_window_fallbacks, *current.content_policy_fallbacks):
+        for name in (
+            *chosen_from(current),
+            *current.fallbacks,
+            *current.context_window_fallbacks,
+            *current.content_policy_fallbacks,
+        ):
             if name in models and name not in seen:
                 seen.add(name)
                 ahead.append(models[name])
+
+
+def chosen_from(model: Model) -> Iterator[str]:
+    """The models to which this one may lead a request before anybody is asked."""
+    yield from (rule.model for rule in model.rules)
+    if model.split:
+        yield from (arm.model for arm in model.split.arms)
+    if model.auto:
+        yield from filter(None, (model.auto.simple, model.auto.medium, model.auto.hard))
 
 
 def may_ask(deployment: Deployment, data: DataPolicy, route: RoutePolicy) -> bool:

@@ -6,7 +6,18 @@ from pydantic import Field
 
 from schemas.base import JsonObject, Message, Part
 
-AlertKind = Literal["budget_share", "budget_exhausted", "runaway", "ledger_closed", "ledger_rebuilt", "approval"]
+AlertKind = Literal[
+    "approval",
+    "budget_exhausted",
+    "budget_share",
+    "credential_refused",
+    "deployment_down",
+    "ledger_closed",
+    "ledger_rebuilt",
+    "runaway",
+    "secrets_away",
+    "shutdown_near",
+]
 Severity = Literal["info", "warning", "critical"]
 
 

@@ -27,4 +27,6 @@ class Attempt(Part):
     cost_usd: Decimal = Decimal(0)
     price_version: str = ""
     service_tier: str = ""
+    hedge: bool = Field(default=False, description="a second call beside a slow one; the loser is `cancelled`")
+    model: str = Field(default="", description="the alias whose deployment was asked: a fallback's is another than the job's")
     raw_usage: str = Field(default="", description="the provider's own usage object, as JSON text")

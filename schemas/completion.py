@@ -43,6 +43,8 @@ class Completion(Message):
     trace_id: str = ""
     steps: tuple[Step, ...] = Field(default=(), description="when each stage took the job")
     fingerprint: str = Field(default="", description="short hash of the request: equal requests have equal ones")
+    route: tuple[str, ...] = Field(default=(), description="why it went where it went, a sentence for each decision")
+    shadow_of: str = Field(default="", description="the job of which this one was a copy")
 
     @property
     def usage(self) -> Usage:
@@ -70,6 +72,7 @@ def completion_of(
     saved_usd: Decimal = Decimal(0),
     verdict: Verdict | None = None,
     trace_id: str = "",
+    route: tuple[str, ...] = (),
 ) -> Completion:
     """The completion of `job`, with everything the job itself knows filled in."""
     first_call_ms = attempts[0].started_ms if attempts else now_ms
@@ -97,4 +100,6 @@ def completion_of(
         trace_id=trace_id,
         steps=job.steps,
         fingerprint=job.fingerprint,
+        route=route,
+        shadow_of=job.shadow_of,
     )

@@ -4,8 +4,9 @@ Nothing here is secret: virtual keys are there as SHA-256, provider credentials 
 `file/NAME`) that the router resolves. A change's author and what stood before are in the record's headers (schemas/event.py).
 """
 
+from datetime import date
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
@@ -14,6 +15,8 @@ from schemas.budget import is_time_zone
 from schemas.gates import Gate
 from schemas.policy import Limits, Policy
 from schemas.roles import Role
+from schemas.routing import Auto, Rule, Shadow, Split
+from schemas.topics import Lane
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that may stand in a topic's name: lower case letters, digits, dot, dash and underscore."""
@@ -241,8 +244,41 @@ class EchoSettings(Message):
     failure_rate: float = Field(default=0, ge=0, le=1)
 
 
+class AwsSettings(Message):
+    """How Bedrock is asked; the region is the deployment's. Without keys botocore finds credentials as AWS's own tools do.
+
+    The keys are references, never the secrets.
+    """
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
+    profile: str | None = None
+    role_arn: str | None = Field(default=None, description="role to assume")
+
+
+class VertexSettings(Message):
+    """How Vertex AI is asked; the location is the deployment's region.
+
+    `credentials`: reference to a service account's JSON; without one google-auth finds them as Google's own tools do.
+    """
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    project: str | None = None
+    credentials: str | None = None
+
+
+Capability = Literal["audio", "images", "json_schema", "reasoning", "streaming", "tools"]
+"""What a request may need of a model."""
+
+
 class Deployment(Message):
-    """One concrete target of a model: provider, real model, address, credential reference, price."""
+    """One concrete target of a model: provider, real model, address, credential reference, price.
+
+    `reserved`: capacity that is paid for whether it is used or not, such as provisioned throughput. `order`: LiteLLM's, the
+    lowest is asked first and the next only when that one can't. `capabilities` None: nobody knows, so anything may be asked.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     id: str
@@ -260,17 +296,56 @@ class Deployment(Message):
     region: str | None = Field(default=None, max_length=64, description="where it runs, such as eu-central-1")
     hipaa: bool = Field(default=False, description="it may be given health data")
     max_output_tokens: int | None = Field(default=None, ge=1, description="most tokens of an answer")
+    max_input_tokens: int | None = Field(default=None, ge=1, description="most tokens of a prompt")
+    capabilities: tuple[Capability, ...] | None = None
+    reserved: bool = False
+    order: int = 0
+    lanes: tuple[Lane, ...] | None = Field(default=None, description="lanes that it serves; None: both")
+    first_token_timeout_s: float | None = Field(default=None, gt=0, description="of a stream; None: timeout_s")
+    silence_timeout_s: float | None = Field(default=None, gt=0, description="of a stream that has begun; None: 30 s")
+    api_version: str | None = Field(default=None, max_length=64, description="of Azure OpenAI's dated API")
+    aws: AwsSettings = AwsSettings()
+    vertex: VertexSettings = VertexSettings()
+    health_check: bool = Field(
+        default=False,
+        description="while it is down it is asked for its list of models, which is free, to see when it is up",
+    )
+    shutdown_date: date | None = Field(default=None, description="the day on which its provider shuts it down")
     on_disconnect: Literal["abort", "drain"] = Field(
         default="abort", description="of a call that nobody waits for: closed at once, or let end so that its usage is known"
     )
 
 
-StrategyName = Literal["simple-shuffle", "least-busy", "usage-based-routing", "latency-based-routing", "cost-based-routing"]
-"""Which deployment is asked, by LiteLLM's names; `simple-shuffle` is by weight."""
+StrategyName = Literal[
+    "simple-shuffle",
+    "least-busy",
+    "usage-based-routing",
+    "latency-based-routing",
+    "cost-based-routing",
+    "usage-priority",
+    "lane-aware",
+]
+"""Which deployment is asked, by LiteLLM's names where it has one; `simple-shuffle` is by weight, `usage-priority` asks reserved
+capacity first and pay-as-you-go for what is beyond it, `lane-aware` the fastest for interactive and the cheapest for batch."""
+
+
+class Hedge(Message):
+    """A second call, to another deployment, of a request whose first one is slow: the first answer wins, the other is cancelled.
+
+    After `after_s`, or else after the 95th percentile of what the deployment's calls take. At most a share of calls is hedged.
+    """
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    after_s: float | None = Field(default=None, gt=0)
+    most_share: float = Field(default=0.1, gt=0, le=1)
 
 
 class Model(Message):
-    """What an application asks for (LiteLLM's `model_name`), and the deployments that may serve it."""
+    """What an application asks for (LiteLLM's `model_name`), and the deployments that may serve it.
+
+    `rules`, `split` and `auto` may send a request to another model instead: the first rule that fits, else the split, else what
+    the classifier chooses. Such a model needs no deployments of its own.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     kind: Literal["model"] = "model"
@@ -289,21 +364,46 @@ class Model(Message):
     )
     allowed_fails: int | None = Field(default=None, ge=0, description="failures a minute before a deployment cools down")
     cooldown_s: float | None = Field(default=None, gt=0, le=3600, description="how long it cools down")
+    rules: tuple[Rule, ...] = ()
+    split: Split | None = None
+    auto: Auto | None = None
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
 
 
-Resource = Annotated[
-    Organization | Team | Project | Environment | User | VirtualKey | Operator | IdentityProvider | Approval | Model,
-    Field(discriminator="kind"),
-]
-RESOURCE: TypeAdapter[
-    Organization | Team | Project | Environment | User | VirtualKey | Operator | IdentityProvider | Approval | Model
-] = TypeAdapter(Resource)
+class DeploymentState(Message):
+    """What an operator has said of a deployment, apart from its configuration: a drained one gets no new calls."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["deployment_state"] = "deployment_state"
+    id: str = Field(min_length=1, max_length=256, description="of the deployment")
+    drained: bool = False
+    why: str = Field(default="", max_length=1024)
+    since_ms: int = 0
+    version: int = 1
+
+
+AnyResource: TypeAlias = (
+    Organization
+    | Team
+    | Project
+    | Environment
+    | User
+    | VirtualKey
+    | Operator
+    | IdentityProvider
+    | Approval
+    | Model
+    | DeploymentState
+)
+Resource = Annotated[AnyResource, Field(discriminator="kind")]
+RESOURCE: TypeAdapter[AnyResource] = TypeAdapter(Resource)
 
 
 def resource_name(resource: Resource) -> str:
     """What names a resource among its kind: an id where the name isn't unique, else the name with the path that leads to it."""
     match resource:
-        case VirtualKey() | Operator() | Approval():
+        case VirtualKey() | Operator() | Approval() | DeploymentState():
             return resource.id
         case Project():
             return f"{resource.team}/{resource.name}"
@@ -322,10 +422,14 @@ __all__ = [
     "RESOURCE",
     "Algorithm",
     "Approval",
+    "AwsSettings",
+    "Capability",
     "Deployment",
+    "DeploymentState",
     "EchoSettings",
     "Environment",
     "GroupRule",
+    "Hedge",
     "Hold",
     "IdentityProvider",
     "Label",
@@ -342,6 +446,7 @@ __all__ = [
     "StrategyName",
     "Team",
     "User",
+    "VertexSettings",
     "VirtualKey",
     "resource_key",
     "resource_name",

@@ -17,6 +17,7 @@ class Api(StrEnum):
 
     CHAT = "chat.completions"
     EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
 
 
 class JobStatus(StrEnum):
@@ -53,9 +54,10 @@ class Labels(Part):
 
 class ReplyTo(Part):
     """Where the answer goes: the partition of `sluice.replies` on which the waiting ingress listens; for a job that came
-    through the Kafka door `sluice.results.{team}`; for a line of a batch the partition of `sluice.batch_results`."""
+    through the Kafka door `sluice.results.{team}`; for a line of a batch the partition of `sluice.batch_results`; for a shadow
+    nowhere."""
 
-    kind: Literal["inbox", "results", "batch"]
+    kind: Literal["inbox", "results", "batch", "nowhere"]
     partition: int = 0
     batch_id: str = ""
 
@@ -129,6 +131,7 @@ class Job(Message):
     keep_s: int = Field(default=0, ge=0, description="how long the end is kept for whoever asks later; 0: not at all")
     not_before_ms: int = Field(default=0, description="no provider is called before")
     webhook: str = Field(default="", description="URL that is told of the end")
+    shadow_of: str = Field(default="", description="the job of which this is a copy, made to compare models")
     known_as: Literal["job", "response"] = Field(default="job", description="what the caller calls it, in webhooks")
     made: tuple[Attempt, ...] = Field(default=(), description="provider calls made before it was put off, already priced")
     estimate: Estimate | None = Field(default=None, description="the most it is expected to need, where a limit asks for that")

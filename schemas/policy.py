@@ -99,10 +99,15 @@ class Limits(Part):
 
 
 class RoutePolicy(Part):
-    """Which deployments may be asked, and how often. None: as the model says."""
+    """Which deployments may be asked, and how often. None: as the model says.
+
+    `on_broken_stream`: what becomes of a stream that breaks after its first token: it ends with an error event (`error`, as
+    where nothing is said), or another call goes on where it broke off, marked as such (`continue`).
+    """
 
     providers: tuple[str, ...] | None = None
     max_attempts: int | None = Field(default=None, ge=1, le=10)
+    on_broken_stream: Literal["error", "continue"] | None = None
 
 
 class DataPolicy(Part):
@@ -289,7 +294,11 @@ def _narrower_route(before: RoutePolicy, level: RoutePolicy | None) -> RoutePoli
     if level is None:
         return before
     tries = [most for most in (before.max_attempts, level.max_attempts) if most is not None]
-    return RoutePolicy(providers=_narrowed(before.providers, level.providers), max_attempts=min(tries, default=None))
+    return RoutePolicy(
+        providers=_narrowed(before.providers, level.providers),
+        max_attempts=min(tries, default=None),
+        on_broken_stream=level.on_broken_stream or before.on_broken_stream,
+    )
 
 
 def _narrower_data(before: DataPolicy, level: DataPolicy | None) -> DataPolicy:

@@ -20,6 +20,7 @@ class Usage(Part):
     input_tokens: NonNegativeInt = 0
     cache_read_tokens: NonNegativeInt = Field(default=0, description="subset of input_tokens")
     cache_write_tokens: NonNegativeInt = Field(default=0, description="subset of input_tokens")
+    cache_write_1h_tokens: NonNegativeInt = Field(default=0, description="subset of cache_write_tokens: kept for an hour")
     output_tokens: NonNegativeInt = 0
     reasoning_tokens: NonNegativeInt = Field(default=0, description="subset of output_tokens")
     source: UsageSource = "none"
@@ -28,6 +29,8 @@ class Usage(Part):
     def _subsets_fit(self) -> Self:
         if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
             raise ValueError("cache reads and writes are parts of input_tokens and can't exceed it")
+        if self.cache_write_1h_tokens > self.cache_write_tokens:
+            raise ValueError("cache writes for an hour are a part of all cache writes and can't exceed them")
         if self.reasoning_tokens > self.output_tokens:
             raise ValueError("reasoning is a part of output_tokens and can't exceed it")
         return self
@@ -37,6 +40,7 @@ class Usage(Part):
             input_tokens=self.input_tokens + other.input_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             source=_weaker(self.source, other.source),

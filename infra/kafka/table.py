@@ -13,6 +13,7 @@ from infra.kafka.log import Incoming, Outgoing, Partition
 from schemas.control import (
     RESOURCE,
     Approval,
+    DeploymentState,
     Environment,
     IdentityProvider,
     Model,
@@ -51,6 +52,7 @@ class ControlTable:
         self.operators: dict[str, Operator] = {}
         self.identity_providers: dict[str, IdentityProvider] = {}
         self.approvals: dict[str, Approval] = {}
+        self.deployment_states: dict[str, DeploymentState] = {}
         self.keys_by_hash: dict[str, VirtualKey] = {}
         self.operators_by_hash: dict[str, Operator] = {}
         self.version = 0

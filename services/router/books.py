@@ -21,11 +21,12 @@ from schemas.ids import attempt_id
 from schemas.job import Api, Job
 from schemas.policy import Ceiling
 from schemas.usage import Usage
+from services.router.providers.base import Told
 from services.router.usage import canonical
 
 log = logging.getLogger(__name__)
 
-OPERATIONS = {Api.CHAT: "chat", Api.EMBEDDINGS: "embeddings"}
+OPERATIONS = {Api.CHAT: "chat", Api.EMBEDDINGS: "embeddings", Api.MODERATIONS: "moderations"}
 _THREAD_FROM = 50_000
 
 AttemptStatus = Literal["completed", "failed", "cancelled"]
@@ -49,7 +50,9 @@ class Call:
     ttft_ms: float | None = None
     text: list[str] = field(default_factory=list[str])
     usage: JsonObject | None = None
+    told: Told = field(default_factory=Told)
     service_tier: str = ""
+    hedge: bool = False
 
     def elapsed_ms(self) -> float:
         return round((time.perf_counter() - self.began) * 1000, 3)
@@ -107,7 +110,9 @@ class Books:
             cost_usd=priced.cost_usd if priced else Decimal(0),
             price_version=priced.version if priced else "",
             service_tier=call.service_tier,
-            raw_usage=to_json(call.usage).decode() if call.usage else "",
+            raw_usage=to_json(raw).decode() if (raw := call.told.usage or call.usage) else "",
+            hedge=call.hedge,
+            model=call.model,
         )
 
     async def unknown(self, job: Job, deployments: Mapping[str, Deployment], attempts: Sequence[Attempt]) -> list[Attempt]:

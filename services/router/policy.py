@@ -90,6 +90,8 @@ def wait_s(now: Situation) -> float | None:
         return None
     if now.other:
         return 0.0
+    if now.kind == "denied":
+        return None
     if now.fallback and now.retries is None:
         return None
     if now.retrying >= max(_LEAST_RETRYING, _RETRYING_SHARE * now.running):

@@ -282,7 +282,7 @@ class Sender:
         }
         with self._tracing.span(f"{operation} {deployment.model}", errand.traceparent, "client", attributes) as traceparent:
             body = policy.capped(job, deployment)
-            request = ProviderRequest(attempt_id(job.id, call.n), job.api, body, deployment, traceparent)
+            request = ProviderRequest(attempt_id(job.id, call.n), job.api, body, deployment, traceparent, call.told)
             provider = self._provider_of(deployment)
             if job.stream:
                 relay = errand.relay = self._relay(errand, call, run)

@@ -1,8 +1,9 @@
 """From the provider's usage to ours (CONVENTIONS.md, "One canonical usage"). Pure.
 
-OpenAI's `prompt_tokens` and `completion_tokens` are inclusive totals, as ours are. A zero that the provider states is a zero.
-What can't be true (a negative number, a part that exceeds its whole) is bent into range, and then no longer counts as the
-provider's word: its source is "estimated". The raw object stays in the attempt.
+OpenAI's `prompt_tokens` and `completion_tokens` are inclusive totals, as ours are; who counts otherwise is translated by its
+provider's file, which also tells `prompt_tokens_details.cache_write_1h_tokens` where that is known. A zero that the provider
+states is a zero. What can't be true (a negative number, a part that exceeds its whole) is bent into range, and then no longer
+counts as the provider's word: its source is "estimated". The raw object stays in the attempt.
 """
 
 from schemas.base import JsonObject
@@ -42,11 +43,13 @@ def canonical(raw: JsonObject | None) -> Usage | None:
     cached = prompt.get("cached_tokens", raw.get("prompt_cache_hit_tokens"))
     cache_read = bender.number(cached, input_tokens)
     cache_write = bender.number(prompt.get("cache_write_tokens"), input_tokens - cache_read)
+    cache_write_1h = bender.number(prompt.get("cache_write_1h_tokens"), cache_write)
     reasoning = bender.number(completion.get("reasoning_tokens"), output_tokens)
     return Usage(
         input_tokens=input_tokens,
         cache_read_tokens=cache_read,
         cache_write_tokens=cache_write,
+        cache_write_1h_tokens=cache_write_1h,
         output_tokens=output_tokens,
         reasoning_tokens=reasoning,
         source="estimated" if bender.bent else "provider",

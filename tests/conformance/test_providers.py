@@ -16,9 +16,10 @@ from schemas.base import JsonObject
 from schemas.control import Deployment, EchoSettings
 from schemas.job import Api
 from services.router.answers import read_answer, read_event
-from services.router.providers import openai
+from services.router.providers import http
 from services.router.providers.base import DONE, Provider, ProviderFailure, ProviderRequest
 from services.router.providers.echo import Echo
+from services.router.providers.http import Http
 from services.router.providers.local import DIMENSIONS, Local
 from services.router.providers.openai import OpenAI
 from services.router.usage import canonical
@@ -49,9 +50,13 @@ async def mock() -> AsyncIterator[MockProvider]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[OpenAI]:
-    opened = OpenAI({"os.environ/KEY": SECRET}.get, 100)
-    yield opened
-    await opened.close()
+    http = Http(100)
+    yield OpenAI(_secret, http)
+    await http.close()
+
+
+async def _secret(reference: str) -> str | None:
+    return {"os.environ/KEY": SECRET}.get(reference)
 
 
 def asked_of(mock: MockProvider, model: str = "mock", body: JsonObject = CHAT, api: Api = Api.CHAT) -> ProviderRequest:
@@ -157,8 +162,8 @@ async def test_connections_are_used_again_also_after_a_stream(mock: MockProvider
     [
         ("mock-400", "final", 400),
         ("mock-404", "final", 404),
-        ("mock-401", "final", 502),
-        ("mock-403", "final", 502),
+        ("mock-401", "denied", 502),
+        ("mock-403", "denied", 502),
         ("mock-429-retry-7", "throttled", 429),
         ("mock-500", "unavailable", 502),
         ("mock-503", "unavailable", 502),
@@ -230,7 +235,7 @@ async def test_cancelled_it_closes_the_connection(mock: MockProvider, provider: 
 
 
 async def test_an_answer_without_end_is_cut_off(mock: MockProvider, provider: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "MOST_BYTES", 300)
+    monkeypatch.setattr(http, "MOST_BYTES", 300)
     assert "more than 300 bytes" in (await failure(provider, asked_of(mock))).fault.message
     assert "more than 300 bytes" in (await failure(provider, asked_of(mock), stream=True)).fault.message
 

@@ -1,7 +1,7 @@
 """What a provider is to the router: two methods, as httpx has it with its transports."""
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from schemas.base import JsonObject
@@ -12,19 +12,34 @@ from schemas.job import Api
 DONE = "[DONE]"
 """The data of the event with which a stream ends well."""
 
-Kind = Literal["final", "throttled", "unavailable"]
-"""Why a call failed: the same request would fail anywhere; for now too many; the deployment, so try another."""
+Kind = Literal["final", "throttled", "unavailable", "denied"]
+"""Why a call failed: the same request would fail anywhere; for now too many; the deployment, so try another; it won't take our
+credential, so try another and leave this one alone until somebody has looked after it."""
+
+SecretOf = Callable[[str], Awaitable[str | None]]
+"""Resolves a credential reference, from memory but for the first time; None if there is no such secret."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What a provider says of a call beside the answer, in its own words: its usage object, if that isn't OpenAI's."""
+
+    usage: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """One call of a deployment. `body` is the caller's; `id` names the attempt."""
+    """One call of a deployment. `body` is the caller's, as OpenAI's API has it; `id` names the attempt.
+
+    `told` is filled in by the provider while it answers.
+    """
 
     id: str
     api: Api
     body: JsonObject
     deployment: Deployment
     traceparent: str = ""
+    told: Told = field(default_factory=Told)
 
 
 class ProviderFailure(Exception):
@@ -54,9 +69,12 @@ class Provider(Protocol):
     """Both methods raise ProviderFailure and nothing else; cancelled, they close their connection at once."""
 
     async def call(self, request: ProviderRequest) -> str:
-        """The body of the answer: JSON text, as the provider wrote it."""
+        """The body of the answer in OpenAI's form: JSON text, as the provider wrote it or as it was translated."""
         ...
 
     def stream(self, request: ProviderRequest) -> AsyncGenerator[Sequence[str]]:
-        """The data of the events, in batches of those that arrived together; DONE is the last one of a stream that ended well."""
+        """The data of the events, in batches of those that arrived together; DONE is the last one of a stream that ended well.
+
+        Each is a chunk of OpenAI's; the last but DONE holds the usage, with no choices.
+        """
         ...

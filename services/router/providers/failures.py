@@ -2,7 +2,7 @@
 
 import email.utils
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, cast
 
@@ -29,16 +29,30 @@ _TRANSIENT = frozenset({408, 409, 425})
 _MOST_WORDS = 2000
 
 
+Words = dict[str, str]
+"""Message, type, code and param of an error, as far as they are there."""
+
+WordsOf = Callable[[int, Mapping[str, str], bytes], Words]
+"""Finds the words in an answer of this status, with these headers and this body; never raises. A provider with codes of its own
+gives OpenAI's where they mean the same: `context_length_exceeded`, `content_filter`."""
+
+
 def refused(
-    status: int, headers: Mapping[str, str], body: bytes, deployment: str, secret: str | None, now: datetime
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    deployment: str,
+    secrets: Sequence[str],
+    now: datetime,
+    words_of: WordsOf,
 ) -> ProviderFailure:
-    """The failure behind an answer that is no 200. `secret`, our credential, is taken out of the provider's words."""
-    words = _words(body, secret)
+    """The failure behind an answer that is no 200. `secrets`, our credentials, are taken out of the provider's words."""
+    words = {name: _clean(text, secrets) for name, text in words_of(status, headers, body).items()}
     if status in PASSED_ON:
         return ProviderFailure("final", _passed_on(status, words), http_status=status)
     if status in _CREDENTIAL:
         fault = ProviderError(f"The provider refused the gateway's credential for deployment {deployment} ({status}).").fault()
-        return ProviderFailure("final", fault, http_status=status)
+        return ProviderFailure("denied", fault, http_status=status)
     if status == 429:
         return _throttled(retry_after_s(headers, now), words, deployment)
     kind: Kind = "final" if 400 <= status < 500 and status not in _TRANSIENT else "unavailable"
@@ -115,8 +129,8 @@ def _throttled(after_s: float | None, words: Mapping[str, str], deployment: str)
     return ProviderFailure("throttled", fault, http_status=429, retry_after_s=after_s)
 
 
-def _words(body: bytes, secret: str | None) -> dict[str, str]:
-    """Message, type, code and param of OpenAI's error object, as far as they are there; nothing secret in them."""
+def openai_words(status: int, headers: Mapping[str, str], body: bytes) -> Words:
+    """The words of OpenAI's error object, which most others have too."""
     try:
         parsed = cast("object", from_json(body))
     except ValueError:
@@ -127,8 +141,10 @@ def _words(body: bytes, secret: str | None) -> dict[str, str]:
     if not isinstance(error, dict):
         return {}
     texts = {name: error.get(name) for name in ("message", "type", "code", "param")}
-    return {name: _clean(str(text), secret) for name, text in texts.items() if isinstance(text, str | int) and text != ""}
+    return {name: str(text) for name, text in texts.items() if isinstance(text, str | int) and text != ""}
 
 
-def _clean(text: str, secret: str | None) -> str:
-    return scrub(text.replace(secret, "…") if secret else text)[:_MOST_WORDS]
+def _clean(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return scrub(text)[:_MOST_WORDS]

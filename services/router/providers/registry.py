@@ -6,6 +6,7 @@ from infra.settings import Settings
 from schemas.control import Deployment
 from services.router.providers.base import Provider
 from services.router.providers.echo import Echo
+from services.router.providers.http import Http
 from services.router.providers.local import Local
 from services.router.providers.openai import OpenAI
 from services.router.providers.secrets import Secrets
@@ -15,7 +16,8 @@ class Providers:
     """All providers of this process. `close` ends their connections and threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._openai = OpenAI(Secrets(settings.secret).of, settings.concurrency)
+        self._http = Http(settings.concurrency)
+        self._openai = OpenAI(Secrets(settings.secret).of, self._http)
         self._local = Local(settings.data_dir / "models")
         self._echo = Echo(random.random)
 
@@ -30,5 +32,5 @@ class Providers:
                 return self._openai
 
     async def close(self) -> None:
-        await self._openai.close()
+        await self._http.close()
         await self._local.close()

@@ -15,7 +15,7 @@ class Secrets:
         self._now_s = now_s
         self._known: dict[str, tuple[float, str | None]] = {}
 
-    def of(self, reference: str) -> str | None:
+    async def of(self, reference: str) -> str | None:
         """The secret, or None if there is none."""
         now_s = self._now_s()
         known = self._known.get(reference)

@@ -40,7 +40,7 @@ class Strategies:
                 return self._least_used
             case "latency-based-routing":
                 return self._first_soonest if stream else self._fastest
-            case "cost-based-routing":
+            case "cost-based-routing" | "usage-priority" | "lane-aware":
                 return self._cheapest
 
     def begun(self, deployment: Deployment) -> None:

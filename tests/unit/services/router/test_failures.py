@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.router.providers.failures import Why, content_refused, leads_to, refused, retry_after_s, unavailable
+from services.router.providers.failures import Why, content_refused, leads_to, openai_words, refused, retry_after_s, unavailable
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 SECRET = "sk-provider-CANARY-1234567890"
@@ -12,7 +12,13 @@ SECRET = "sk-provider-CANARY-1234567890"
 
 def told(status: int, body: str = "", **headers: str) -> tuple[str, int, str | None, str]:
     failure = refused(
-        status, {name.replace("_", "-"): value for name, value in headers.items()}, body.encode(), "d1", SECRET, NOW
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        body.encode(),
+        "d1",
+        (SECRET,),
+        NOW,
+        openai_words,
     )
     assert failure.http_status == status
     return failure.kind, failure.fault.status, failure.fault.code, failure.fault.owner
@@ -26,9 +32,9 @@ CASES = [
     (404, "", ("final", 404, None, "provider")),
     (413, "", ("final", 413, None, "provider")),
     (422, "", ("final", 422, None, "provider")),
-    (401, ERROR, ("final", 502, "provider_error", "provider")),
-    (402, ERROR, ("final", 502, "provider_error", "provider")),
-    (403, ERROR, ("final", 502, "provider_error", "provider")),
+    (401, ERROR, ("denied", 502, "provider_error", "provider")),
+    (402, ERROR, ("denied", 502, "provider_error", "provider")),
+    (403, ERROR, ("denied", 502, "provider_error", "provider")),
     (418, "", ("final", 502, "provider_error", "provider")),
     (408, "", ("unavailable", 502, "provider_error", "provider")),
     (429, "", ("throttled", 429, "rate_limit_exceeded", "provider")),
@@ -44,14 +50,14 @@ def test_statuses(status: int, body: str, expected: tuple[str, int, str | None, 
 
 
 def test_the_providers_own_words_pass_on() -> None:
-    fault = refused(400, {}, ERROR.encode(), "d1", None, NOW).fault
+    fault = refused(400, {}, ERROR.encode(), "d1", (), NOW, openai_words).fault
     assert (fault.message, fault.type, fault.param) == ("too long", "invalid_request_error", "messages")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
 @pytest.mark.parametrize("body", ['{"error": {"message": "bad key %s", "code": "%s"}}', '{"error": "%s"}', "%s"])
 def test_our_credential_is_not_in_it(status: int, body: str) -> None:
-    fault = refused(status, {}, body.replace("%s", SECRET).encode(), "d1", SECRET, NOW).fault
+    fault = refused(status, {}, body.replace("%s", SECRET).encode(), "d1", (SECRET,), NOW, openai_words).fault
     assert SECRET not in fault.model_dump_json()
 
 
@@ -76,7 +82,7 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
 
 
 def test_a_throttled_caller_is_told_when_to_come_again() -> None:
-    fault = refused(429, {"retry-after": "6.2"}, b"", "d1", None, NOW).fault
+    fault = refused(429, {"retry-after": "6.2"}, b"", "d1", (), NOW, openai_words).fault
     assert (fault.retry_after_s, fault.should_retry, fault.type) == (7, True, "requests")
 
 
@@ -100,7 +106,7 @@ LEADS: list[tuple[int, str, Why | None]] = [
 
 @pytest.mark.parametrize(("status", "body", "expected"), LEADS)
 def test_why_another_model_may_be_asked(status: int, body: str, expected: Why | None) -> None:
-    assert leads_to(refused(status, {}, body.encode(), "d1", SECRET, NOW)) == expected
+    assert leads_to(refused(status, {}, body.encode(), "d1", (SECRET,), NOW, openai_words)) == expected
 
 
 def test_what_is_no_status_leads_on_too() -> None:

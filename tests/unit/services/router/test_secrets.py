@@ -3,7 +3,7 @@
 from services.router.providers.secrets import Secrets
 
 
-def test_a_rotated_secret_is_seen_after_a_second() -> None:
+async def test_a_rotated_secret_is_seen_after_a_second() -> None:
     asked: list[str] = []
     values = {"os.environ/A": " one\n"}
     now_s = [0.0]
@@ -13,10 +13,10 @@ def test_a_rotated_secret_is_seen_after_a_second() -> None:
         return values.get(reference)
 
     secrets = Secrets(look_up, lambda: now_s[0])
-    assert secrets.of("os.environ/A") == "one"
+    assert await secrets.of("os.environ/A") == "one"
     values["os.environ/A"] = "two"
-    assert secrets.of("os.environ/A") == "one"
+    assert await secrets.of("os.environ/A") == "one"
     assert len(asked) == 1
     now_s[0] = 1.1
-    assert secrets.of("os.environ/A") == "two"
-    assert secrets.of("os.environ/B") is None
+    assert await secrets.of("os.environ/A") == "two"
+    assert await secrets.of("os.environ/B") is None
