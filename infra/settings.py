@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -57,6 +57,16 @@ class Settings(BaseSettings):
         default=(), description="networks (CIDR, apart by commas) of proxies whose x-forwarded-for is believed"
     )
 
+    vault: str = Field(default="", description="URL of HashiCorp Vault or OpenBao, for credentials written as vault:PATH#FIELD")
+    vault_auth: Literal["approle", "kubernetes", "token"] = "approle"
+    vault_role: str = Field(default="", description="role id (approle), or name of the role (kubernetes)")
+    vault_secret_id: SecretStr = Field(default=SecretStr(""), description="of the AppRole")
+    vault_token: SecretStr = Field(default=SecretStr(""), description="for trying things out; it isn't renewed")
+    vault_mount: str = Field(default="", description="where the auth method is mounted, if not under its name")
+    vault_jwt_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    vault_namespace: str = ""
+    vault_ca: str = Field(default="", description="file with the certificate authority of Vault")
+
     otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
     otlp_headers: SecretStr = Field(
         default=SecretStr(""), description="sent with spans: name=value,name=value, as in OTEL_EXPORTER_OTLP_HEADERS"
@@ -71,20 +81,20 @@ class Settings(BaseSettings):
         return tuple(str(ip_network(network, strict=False)) for network in cast("Sequence[str]", networks))
 
     def secret(self, reference: str) -> str | None:
-        """The secret that a credential reference of a deployment names, or None if there is none.
+        """The secret that a credential reference names in environment or files, or None if there is none.
 
-        `os.environ/NAME` is LiteLLM's way to name a variable of the environment; `file/NAME` names a file (mode 0600) in the
-        folder `secrets` of the data folder, where `sluice config apply` puts a key that stood literally in a config file.
+        `env:NAME`, or LiteLLM's `os.environ/NAME`, names a variable of the environment; `file:NAME`, or `file/NAME`, a file (mode
+        0600) in the folder `secrets` of the data folder, where `sluice config apply` puts a key that stood literally in a config
+        file; `file:/PATH` any file, such as one that Kubernetes mounts.
         """
-        kind, _, name = reference.partition("/")
-        match kind:
-            case "os.environ":
-                return os.environ.get(name)
-            case "file":
-                path = self.secrets_dir / name
+        for prefix in ("os.environ/", "env:"):
+            if reference.startswith(prefix):
+                return os.environ.get(reference.removeprefix(prefix))
+        for prefix in ("file/", "file:"):
+            if reference.startswith(prefix):
+                path = self.secrets_dir / reference.removeprefix(prefix)
                 return path.read_text().strip() if path.is_file() else None
-            case _:
-                return None
+        return None
 
     @property
     def secrets_dir(self) -> Path:

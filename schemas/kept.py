@@ -10,7 +10,7 @@ from schemas.reply import Answer, Failed
 class Kept(Message):
     """`answer` for a plain job; `stream` holds the events of a stream, as they went out; `failed` for a job that failed.
 
-    `seq` is the number of the stream's last event, for whoever has to send that again.
+    `seq` is the number of the stream's last event, and `attempt` that in whose name it went out, for whoever sends it again.
     """
 
     TYPE: ClassVar[str] = "io.sluice.kept.v1"
@@ -20,3 +20,4 @@ class Kept(Message):
     failed: Failed | None = None
     stream: tuple[str, ...] = ()
     seq: int = 0
+    attempt: int = 0

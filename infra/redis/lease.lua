@@ -3,7 +3,8 @@
 -- ARGV: owner (slot), incarnation (this life of it), lease in ms, life of the record in ms, most attempts,
 --   ask (names this question: asked again when the answer was lost, it is answered as before),
 --   held (the attempt that this life has made and that is over, or 0), note (what will be called),
---   made (attempts that this copy of the job tells of: if a copy that was put off since then knows of more, this one is stale).
+--   made (attempts that this copy of the job tells of: if a copy that was put off since then knows of more, this one is stale),
+--   goes on (1: this life's own stream broke off, and another call goes on where it did).
 -- Gives {'done'} | {'stale'} | {'ending'} | {'leased', ms left} | {'answered', answer}
 --   | {'granted' | 'interrupted' | 'exhausted' | 'abandoned', n, notes of the attempts made before…}.
 -- Whoever is told anything but the first four holds the lease, and has to end the job.
@@ -31,7 +32,7 @@ if state == 'answered' or state == 'abandoned' then
   said = state
 else
   state = 'leased'
-  if streamed then
+  if streamed and not ((again or repeated) and ARGV[10] == '1') then
     said = 'interrupted'
   elseif not repeated then
     said = n < tonumber(ARGV[5]) and 'granted' or 'exhausted'

@@ -16,17 +16,20 @@ class NoAnswer(ValueError):
 
 @dataclass(slots=True)
 class Reading:
-    """What an answer, or one event of a stream, says. `text`: what was generated; `usage`: the provider's own object.
+    """What an answer, or one event of a stream, says. `text`: what was generated; `content`: what of it, in a stream, is
+    the answer itself; `usage`: the provider's own object.
 
-    `refused`: it ends because the provider's filter won't have the content.
+    `refused`: it ends because the provider's filter won't have the content; `only_text`: nothing but plain text, of one choice.
     """
 
     text: str = ""
+    content: str = ""
     usage: JsonObject | None = None
     finished: bool = False
     says_something: bool = False
     usage_only: bool = False
     refused: bool = False
+    only_text: bool = True
     service_tier: str = ""
 
 
@@ -54,17 +57,26 @@ def read_event(data: str) -> Reading:
         if choice.get("finish_reason") is not None:
             reading.finished = True
             reading.refused |= _is_refused(choice)
+        if choice.get("index"):
+            reading.only_text = False
         delta = choice.get("delta")
         content = delta.get("content") if isinstance(delta, dict) and len(delta) == 1 else None
         if isinstance(content, str):
             # Nearly every event is this one.
             reading.text += content
+            reading.content += content
             reading.says_something |= bool(content)
         else:
             reading.text += "".join(_pieces(choice, "delta"))
             reading.says_something |= _says_something(choice)
+            if isinstance(delta, dict) and isinstance(piece := delta.get("content"), str):
+                reading.content += piece
+            reading.only_text &= not (isinstance(delta, dict) and _NOT_TEXT & delta.keys())
     reading.says_something |= reading.finished
     return reading
+
+
+_NOT_TEXT = frozenset({"tool_calls", "function_call", "refusal", "audio"})
 
 
 def _is_refused(choice: JsonObject) -> bool:

@@ -188,8 +188,9 @@ class Router:
             answer=last if isinstance(last, Answer) else None,
             stream=relay.kept if relay else (),
             seq=seq,
+            attempt=errand.told_as,
         )
-        if (relay and not kept.stream) or errand.model.name != job.model:
+        if (relay and (relay.continued or not kept.stream)) or errand.model.name != errand.route.asked.name:
             # Nor is what a fallback said an answer of the model that was asked for.
             completion = completion.model_copy(update={"cache_key": None})
             kept = kept.model_copy(update={"completion": completion})
@@ -198,7 +199,7 @@ class Router:
             completion = completion.model_copy(update={"cache_key": None})
         elif not await self._keep(job, data):
             return Booked(completion)
-        return Finish(completion, last, attempt=errand.n, seq=seq, stream=kept.stream)
+        return Finish(completion, last, attempt=errand.told_as, seq=seq, stream=kept.stream)
 
     async def _keep(self, job: Job, data: bytes) -> bool:
         """False if somebody else has answered the job meanwhile."""
@@ -214,9 +215,9 @@ class Router:
         completion = self._completion(errand, JobStatus.INCOMPLETE if cut else policy.status_of(fault), fault)
         last = Failed(fault=fault, served=self._told(errand, completion))
         seq = errand.relay.seq if errand.relay else 0
-        if not await self._keep(errand.job, _written(Kept(completion=completion, failed=last, seq=seq))):
+        if not await self._keep(errand.job, _written(Kept(completion=completion, failed=last, seq=seq, attempt=errand.told_as))):
             return Booked(completion)
-        return Finish(completion, last, attempt=errand.n, seq=seq)
+        return Finish(completion, last, attempt=errand.told_as, seq=seq)
 
     async def _refuse(self, job: Job, route: Route | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
@@ -240,7 +241,8 @@ class Router:
             log.error("the kept answer of %s is not understood", job.id)
             raise InternalError(f"The answer was lost; the request is on record as {job.id}.") from None
         last: Event = kept.answer or kept.failed or Closed()
-        attempt = kept.completion.attempts[-1].n if kept.completion.attempts else 0
+        # Older ones don't tell it.
+        attempt = kept.attempt or (kept.completion.attempts[-1].n if kept.completion.attempts else 0)
         return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
     async def _made(self, job: Job, route: Route | None, lease: Lease) -> list[Attempt]:
@@ -266,6 +268,7 @@ class Router:
             fault=fault,
             attempts=tuple(errand.attempts),
             trace_id=trace_id(errand.traceparent),
+            route=tuple(errand.why),
         )
 
     def _told(self, errand: Errand, completion: Completion) -> Served:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model
@@ -40,9 +42,14 @@ def too_late(job: Job, now_ms: int) -> bool:
     return rest_s(job.deadline_ms, now_ms) < LEAST_REST_S
 
 
-def call_s(deployment: Deployment) -> float:
-    """How long one call may take, if the job's deadline allows it."""
-    return deployment.timeout_s or _CALL_S
+def patience_s(deployment: Deployment, stream: bool) -> tuple[float, float | None]:
+    """How long one call may take, if the job's deadline allows it: to its first token, or whole answer, and in all.
+
+    A stream has the whole time of a call for its first token, unless that has a time of its own; then the whole time is for all.
+    """
+    whole_s = deployment.timeout_s or _CALL_S
+    first_s = deployment.first_token_timeout_s if stream else None
+    return (whole_s, None) if first_s is None else (min(first_s, whole_s), whole_s)
 
 
 def most_calls(model: Model, route: RoutePolicy) -> int:
@@ -181,13 +188,24 @@ def goes_on_without_redis(job: Job) -> bool:
     return job.policy.when_redis_is_away == "open" and job.lane is Lane.INTERACTIVE and not job.detached
 
 
-def capped(job: Job, deployment: Deployment) -> JsonObject:
+def capped(job: Job, body: JsonObject, deployment: Deployment) -> JsonObject:
     """The body as a provider gets it: with the policy's cap of the answer, where the request names none itself."""
     cap = job.policy.max_output_tokens
-    if cap is None or job.api is not Api.CHAT or job.body.get("max_completion_tokens") or job.body.get("max_tokens"):
-        return job.body
+    if cap is None or job.api is not Api.CHAT or body.get("max_completion_tokens") or body.get("max_tokens"):
+        return body
     # Reasoning models of OpenAI's refuse the older name, and few others know the newer one.
-    return job.body | {"max_completion_tokens" if deployment.provider in _NEWER_NAME else "max_tokens": cap}
+    return body | {"max_completion_tokens" if deployment.provider in _NEWER_NAME else "max_tokens": cap}
 
 
+def gone_on_with(body: JsonObject, said: str) -> JsonObject:
+    """The body that asks for the rest of an answer of which `said` is known."""
+    messages = body.get("messages")
+    said_before: list[JsonValue] = [{"role": "assistant", "content": said}, {"role": "user", "content": _GO_ON}]
+    return body | {"messages": [*(messages if isinstance(messages, list) else ()), *said_before]}
+
+
+_GO_ON = (
+    "Your answer was cut off by a technical failure. Go on exactly where it stopped, in the middle of a word if need be. "
+    "Repeat nothing of it and say nothing about the interruption."
+)
 _NEWER_NAME = frozenset({"openai", "azure"})

@@ -66,15 +66,18 @@ class Purse:
             case _:
                 raise AssertionError(f"nobody is {decision} here")
 
-    async def covers(self, job: Job, made: Sequence[Attempt]) -> bool:
-        """Holds what these calls have cost and what another may cost; False if that doesn't fit. While Redis is away it does."""
+    async def covers(self, job: Job, made: Sequence[Attempt], calls: int = 1) -> bool:
+        """Holds what these calls have cost and what so many more may cost at once; False if that doesn't fit.
+
+        While Redis is away it does.
+        """
         account, at_ms = self._account(job), _counted_ms(job)
         limits = Limits(allowances=account.allowances(at_ms))
-        if not limits or not any(attempt.cost_usd or attempt.usage.output_tokens for attempt in made):
+        if not limits or (calls == 1 and not any(attempt.cost_usd or attempt.usage.output_tokens for attempt in made)):
             return True
         try:
             estimate = await self._estimate(job, account, at_ms)
-            decision = await admit(self._redis, _charge(limits, job, estimate, made, self._clock()), job_id=job.id)
+            decision = await admit(self._redis, _charge(limits, job, estimate, made, self._clock(), calls), job_id=job.id)
         except (RedisUnavailable, SluiceError) as error:
             log.warning("%s is tried again although nothing more can be held for it: %s", job.id, error)
             return True
@@ -178,13 +181,13 @@ class Meter:
             self._held += more
 
 
-def _charge(limits: Limits, job: Job, estimate: Estimate, made: Sequence[Attempt], now_ms: int) -> Charge:
-    """What a job may cost in all: the calls that it has made, and one more."""
+def _charge(limits: Limits, job: Job, estimate: Estimate, made: Sequence[Attempt], now_ms: int, calls: int = 1) -> Charge:
+    """What a job may cost in all: the calls that it has made, and so many more."""
     tokens_, nano_ = _spent(made)
     return Charge(
         limits,
-        tokens=tokens_ + estimate.input_tokens + estimate.output_tokens,
-        usd_nano=nano_ + estimate.usd_nano,
+        tokens=tokens_ + calls * (estimate.input_tokens + estimate.output_tokens),
+        usd_nano=nano_ + calls * estimate.usd_nano,
         lease_ms=job.deadline_ms - now_ms + LEASE_GRACE_MS,
     )
 

@@ -1,36 +1,37 @@
 """A job with a lease is sent out: tried at one deployment after another, until one has answered or no try is left.
 
-Its own model comes first, then those it may fall back on. Once something has gone out, nobody else is asked.
+Its own model comes first, then those it may fall back on. Once something has gone out, nobody else is asked, but to go on where
+a stream broke off, for callers whose policy wants that.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
 from infra.clock import Clock
-from infra.kafka.post import Post
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
-from infra.telemetry import spans
 from schemas.attempt import Attempt
+from schemas.base import JsonObject
 from schemas.control import Deployment, Model
 from schemas.errors import DeadlineExceeded, Fault, InternalError
-from schemas.ids import attempt_id
 from schemas.job import Job
+from schemas.topics import Lane
+from schemas.usage import Usage
 from services.router import parking, policy
-from services.router.answers import NoAnswer, read_answer
-from services.router.books import OPERATIONS, AttemptStatus, Books, Call
+from services.router.books import AttemptStatus, Books, Call
+from services.router.calling import Calls, Flight
 from services.router.dispatch import Dispatcher, Found
+from services.router.hedging import Hedges, race
 from services.router.leases import LEASE_MS, Run, Running
 from services.router.parking import Later
 from services.router.places import Place
-from services.router.providers.base import Provider, ProviderFailure, ProviderRequest
-from services.router.providers.failures import Why, content_refused, leads_to, unavailable
-from services.router.purse import Meter, OutOfBudget, Purse
+from services.router.providers.base import ProviderFailure
+from services.router.providers.failures import Why, leads_to
+from services.router.purse import OutOfBudget, Purse
 from services.router.route import Route
 from services.router.stream import Relay
 
@@ -41,7 +42,9 @@ log = logging.getLogger(__name__)
 class Errand:
     """A job while it is sent out, and what has become of it so far. `place`: the right to make its next call, of `model`.
 
-    `calls` of that model so far, the next one included. `failure`: what the job ends with if no other call is made.
+    `n`: calls begun for the job. `calls` of that model so far, the next one included. `failure`: what the job ends with if no
+    other call is made. `open`: calls that are in no books yet. `answered`: the call that answered, or whose stream goes out.
+    `why`: how the job came to be where it is, a sentence for each decision.
     """
 
     job: Job
@@ -49,21 +52,24 @@ class Errand:
     traceparent: str
     place: Place
     n: int = 0
+    why: list[str] = field(default_factory=list[str])
     model: Model = field(init=False)
     calls: int = 1
     failure: ProviderFailure | None = None
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     tried: list[str] = field(default_factory=list[str])
-    call: Call | None = None
-    relay: Relay | None = None
-    body: str = ""
+    open: list[Flight] = field(default_factory=list[Flight])
+    answered: Flight | None = None
 
     def __post_init__(self) -> None:
         self.model = self.route.model
 
     def take(self, place: Place) -> None:
         """The next call is made at this place, which is where the route is."""
-        self.calls = self.calls + 1 if self.route.model is self.model else 1
+        same = self.route.model is self.model
+        self.calls = self.calls + 1 if same else 1
+        if not same:
+            self.why.append(f"fallback: {self.model.name} failed, {self.route.model.name} is asked")
         self.model, self.place = self.route.model, place
 
     @property
@@ -73,12 +79,30 @@ class Errand:
 
     @property
     def deployment(self) -> Deployment:
-        return self.place.deployment
+        """The one that has answered, or else was asked last."""
+        return self.answered.deployment if self.answered else self.place.deployment
+
+    @property
+    def relay(self) -> Relay | None:
+        """The stream that goes out, or did."""
+        return self.answered.relay if self.answered else None
 
     @property
     def streaming(self) -> bool:
         """True once something has gone out to the caller."""
         return self.relay is not None and self.relay.opened
+
+    @property
+    def told_as(self) -> int:
+        """The attempt in whose name the caller is told."""
+        if self.relay is not None:
+            return self.relay.n
+        return self.answered.call.n if self.answered else self.n
+
+    @property
+    def body(self) -> str:
+        """The whole answer."""
+        return self.answered.answer if self.answered else ""
 
 
 Sent = Fault | Later | Literal["served", "lost"]
@@ -86,35 +110,41 @@ Sent = Fault | Later | Literal["served", "lost"]
 
 
 class Sender:
-    """Calls providers for jobs. Bounded by each job's deadline, and by a cancel."""
+    """Calls providers for jobs. Bounded by each job's deadline, and by a cancel.
+
+    `renewed` looks whether a deployment whose credential was refused has another one by now.
+    """
 
     def __init__(
         self,
-        provider_of: Callable[[Deployment], Provider],
-        post: Post,
+        calls: Calls,
         records: JobRecords,
         running: Running,
         books: Books,
         clock: Clock,
-        tracing: spans.Tracing,
         dispatcher: Dispatcher,
         purse: Purse,
+        hedges: Hedges,
+        renewed: Callable[[Deployment], Awaitable[bool]],
     ) -> None:
-        self._provider_of = provider_of
-        self._post = post
+        self._calls = calls
         self._records = records
         self._running = running
         self._books = books
         self._clock = clock
-        self._tracing = tracing
         self._dispatcher = dispatcher
         self._purse = purse
+        self._hedges = hedges
+        self._renewed = renewed
         self._asks = count(1)
 
-    async def lease(self, job: Job, deployment: Deployment | None, most: int = 0, held: int = 0) -> Lease:
+    async def lease(
+        self, job: Job, deployment: Deployment | None, most: int = 0, held: int = 0, *, goes_on: bool = False
+    ) -> Lease:
         """Asks for the right to call `deployment`, for one of `most` calls that may be made before the job ends or is put off.
 
-        Without a deployment it asks for nothing but what became of the job. Waits until Redis answers.
+        Without a deployment it asks for nothing but what became of the job. Waits until Redis answers. `held` and `goes_on`: as
+        with `JobRecords.lease`.
         """
         now_ms = self._clock()
         made = len(job.made)
@@ -125,7 +155,15 @@ class Sender:
             try:
                 rest_ms = job.deadline_ms - self._clock()
                 return await self._records.lease(
-                    job.id, rest_ms, lease_ms=LEASE_MS, attempts=attempts, ask=ask, held=held, note=note, made=made
+                    job.id,
+                    rest_ms,
+                    lease_ms=LEASE_MS,
+                    attempts=attempts,
+                    ask=ask,
+                    held=held,
+                    note=note,
+                    made=made,
+                    goes_on=goes_on,
                 )
             except RedisUnavailable as error:
                 if deployment is not None and policy.goes_on_without_redis(job):
@@ -141,13 +179,11 @@ class Sender:
             sent, status = await self._within_deadline(errand, run)
         finally:
             errand.place.give_back()
-        if errand.call is not None:
-            call, error = errand.call, sent.code if isinstance(sent, Fault) else None
-            call.hung = error == DeadlineExceeded.code
-            attempt = await self._books.attempt(errand.job, call, status, error=error)
-            self._dispatcher.strategies.ended(call.deployment, attempt, hung=call.hung)
-            self._dispatcher.quotas.took(call.deployment, errand.job, attempt)
-            errand.attempts.append(attempt)
+        for flight in tuple(errand.open):
+            flight.place.give_back()
+            error = sent.code if isinstance(sent, Fault) else None
+            flight.call.hung = error == DeadlineExceeded.code
+            await self._write(errand, flight, status, error=error)
         if errand.relay is not None and sent != "served":
             await self._settle(errand.job, errand.relay)
         return sent
@@ -167,10 +203,11 @@ class Sender:
             return InternalError(f"The router failed on this request; it is on record as {job.id}.").fault(), "failed"
 
     async def _try_all(self, errand: Errand, run: Run) -> Sent:
-        same = False
+        same, body = False, errand.job.body
+        relay: Relay | None = None
         while True:
             with self._running.retry(same):
-                failure = await self._try(errand, run)
+                failure = await self._try(errand, run, policy.capped(errand.job, body, errand.place.deployment), relay)
             errand.place.give_back()
             if run.cancelled:
                 # It was let end for its usage alone.
@@ -180,9 +217,12 @@ class Sender:
             found = await self._next(errand, failure)
             if not isinstance(found, Place):
                 return found
+            relay = errand.relay if errand.streaming else None
+            if relay is not None:
+                body = policy.gone_on_with(errand.job.body, "".join(relay.said))
             same = found.deployment.id in errand.tried
             errand.take(found)
-            lease = await self.lease(errand.job, errand.deployment, errand.route.most_calls, held=errand.n)
+            lease = await self.lease(errand.job, errand.deployment, errand.route.most_calls, held=errand.n, goes_on=bool(relay))
             if lease.state != "granted":
                 return _not_granted(lease, failure)
             errand.n = lease.n
@@ -190,7 +230,7 @@ class Sender:
     async def _next(self, errand: Errand, failure: ProviderFailure) -> Found:
         """A place for the next call, at this model or at one it may fall back on; or what becomes of a job that has failed."""
         if errand.streaming:
-            return failure.fault
+            return await self._go_on(errand, failure)
         told = errand.failure = _to_tell(errand.failure, failure)
         after_s = self._wait_s(errand, failure)
         if after_s is None and not _moves(errand, failure):
@@ -205,6 +245,17 @@ class Sender:
             # Its own model may be well again before those are that it would have fallen back on.
             return self._given_up(errand, told)
         return told.fault if isinstance(found, Later) and len(errand.attempts) >= parking.MOST_MADE else found
+
+    async def _go_on(self, errand: Errand, failure: ProviderFailure) -> Place | Fault:
+        """A place for the call that goes on behind what went out, if the caller's policy wants that; or how the stream ends."""
+        job, relay = errand.job, errand.relay
+        may = job.policy.route.on_broken_stream == "continue" and errand.made < errand.route.most_calls
+        if not (may and relay and relay.can_go_on) or failure.kind == "final":
+            return failure.fault
+        if not await self._purse.covers(job, errand.attempts):
+            return failure.fault
+        found = await self._dispatcher.find(job, errand.route, errand.tried)
+        return found if isinstance(found, Place) else failure.fault
 
     def _given_up(self, errand: Errand, failure: ProviderFailure) -> Later | Fault:
         """What becomes of a job that has failed here: batch comes again, unless it never will do."""
@@ -229,70 +280,120 @@ class Sender:
             )
         )
 
-    async def _try(self, errand: Errand, run: Run) -> ProviderFailure | None:
-        """One attempt, booked; the failure, if it is one."""
-        refusable = _may_move(errand, "content")
-        call = errand.call = Call(errand.n, errand.deployment, self._clock(), errand.model.name, refusable)
-        errand.relay = None
+    async def _try(self, errand: Errand, run: Run, body: JsonObject, relay: Relay | None) -> ProviderFailure | None:
+        """One call, or two that race, in the books; the failure, if it is one. `relay`: of a stream that is gone on with."""
+        job = errand.job
+        call = Call(errand.n, errand.place.deployment, self._clock(), errand.model.name, _may_move(errand, "content"))
+        flight = self._flight(errand, run, call, errand.place, body, relay)
+        after_s = self._hedges.after_s(errand.model, call.deployment, job.stream) if _may_hedge(errand, relay) else None
+        if after_s is not None:
+            return await self._race(errand, run, flight, after_s)
         run.drains = call.deployment.on_disconnect == "drain"
-        try:
-            async with asyncio.timeout(policy.call_s(call.deployment)) as patience:
-                await self._call(errand, call, patience, run)
-        except TimeoutError:
-            call.hung = True
-            failure = unavailable(call.deployment.id, "did not answer in time", billable=True)
-        except ProviderFailure as error:
-            failure = error
-        else:
-            failure = None
+        failure = await self._fly(errand, flight)
         run.drains = False
-        await self._book(errand, call, failure)
+        await self._book(errand, flight, failure)
         return failure
 
-    async def _book(self, errand: Errand, call: Call, failure: ProviderFailure | None) -> None:
-        health = self._dispatcher.health
+    async def _race(self, errand: Errand, run: Run, flight: Flight, after_s: float) -> ProviderFailure | None:
+        async def fly(one: Flight) -> ProviderFailure | None:
+            return await self._fly(errand, one)
+
+        async def second() -> Flight | None:
+            return await self._second(errand, run, flight)
+
+        ended = await race(fly, flight, after_s, second)
+        for one, outcome in ended:
+            errand.answered = one if outcome == "won" or one.streaming else errand.answered
+            one.place.give_back()
+            match outcome:
+                case ProviderFailure():
+                    await self._book(errand, one, outcome)
+                case "won":
+                    await self._book(errand, one, None)
+                case "lost" | "unmade":
+                    _take_over(one, ended[-1][0])
+                    await self._write(errand, one, "cancelled", error="hedged", billable=outcome == "lost")
+        last = ended[-1][1]
+        return last if isinstance(last, ProviderFailure) else None
+
+    async def _second(self, errand: Errand, run: Run, flight: Flight) -> Flight | None:
+        """The call that hedges another one, if somebody else is there to be asked at once, and money for both."""
+        job, model = errand.job, errand.model
+        if not self._hedges.take(model):
+            return None
+        place = await self._dispatcher.find_now(job, errand.route, (*errand.tried, flight.deployment.id))
+        try:
+            if place and await self._purse.covers(job, errand.attempts, calls=2):
+                lease = await self.lease(job, place.deployment, errand.route.most_calls, held=errand.n)
+                if lease.state == "granted":
+                    errand.n = lease.n
+                    call = Call(lease.n, place.deployment, self._clock(), model.name, flight.call.refusable, hedge=True)
+                    hedge = self._flight(errand, run, call, place, policy.capped(job, job.body, place.deployment), None)
+                    place = None
+                    return hedge
+        finally:
+            if place:
+                place.give_back()
+        self._hedges.give_back(model)
+        return None
+
+    def _flight(self, errand: Errand, run: Run, call: Call, place: Place, body: JsonObject, relay: Relay | None) -> Flight:
+        flight = Flight(call, place, body, relay)
+        if relay is not None:
+            relay.go_on(call, _usage_of(errand.attempts, relay.call.n))
+            errand.answered = flight
+        elif errand.job.stream:
+            flight.relay = self._calls.relay(errand.job, call, errand.traceparent, lambda: not run.cancelled)
+            flight.relay.opens = lambda: _answers(errand, flight)
+        errand.open.append(flight)
+        return flight
+
+    async def _fly(self, errand: Errand, flight: Flight) -> ProviderFailure | None:
+        try:
+            meter = self._purse.meter(errand.job) if errand.job.stream else None
+            failure = await self._calls.make(errand.job, flight, errand.traceparent, meter)
+        finally:
+            flight.place.give_back()
         if failure is None:
-            health.worked(call.deployment.id, call.started_ms)
-            attempt = await self._books.attempt(errand.job, call, "completed", http_status=200)
+            errand.answered = errand.answered or flight
+        return failure
+
+    async def _book(self, errand: Errand, flight: Flight, failure: ProviderFailure | None) -> None:
+        health, call = self._dispatcher.health, flight.call
+        if failure is None:
+            health.worked(call.deployment.id, call.started_ms, self._clock())
+            await self._write(errand, flight, "completed", http_status=200)
+            return
+        if failure.kind == "denied" and await self._renewed(call.deployment):
+            # Another one is known now, with which it has not been tried.
+            health.credential_changed(call.deployment.id, self._clock())
         else:
             errand.tried.append(call.deployment.id)
             if failure.kind != "final":
-                health.failed(call.deployment.id, call.started_ms, self._clock(), failure.retry_after_s, errand.model)
-            attempt = await self._books.attempt(
-                errand.job,
-                call,
-                "failed",
-                http_status=failure.http_status,
-                error=failure.fault.code or failure.fault.type,
-                billable=failure.billable,
-            )
+                now_ms, after_s = self._clock(), failure.retry_after_s
+                health.failed(call.deployment.id, call.started_ms, now_ms, after_s, errand.model, failure.kind)
+        error = failure.fault.code or failure.fault.type
+        await self._write(errand, flight, "failed", http_status=failure.http_status, error=error, billable=failure.billable)
+
+    async def _write(
+        self,
+        errand: Errand,
+        flight: Flight,
+        status: AttemptStatus,
+        *,
+        http_status: int | None = None,
+        error: str | None = None,
+        billable: bool = True,
+    ) -> None:
+        """Writes a call that is over down as an attempt, and tells those who learn from it."""
+        call = flight.call
+        attempt = await self._books.attempt(errand.job, call, status, http_status=http_status, error=error, billable=billable)
         self._dispatcher.strategies.ended(call.deployment, attempt, hung=call.hung)
         self._dispatcher.quotas.took(call.deployment, errand.job, attempt)
         errand.attempts.append(attempt)
-        errand.call = None
-
-    async def _call(self, errand: Errand, call: Call, patience: asyncio.Timeout, run: Run) -> None:
-        job, deployment = errand.job, call.deployment
-        operation = OPERATIONS[job.api]
-        attributes = {
-            spans.GEN_AI_OPERATION: operation,
-            spans.GEN_AI_PROVIDER: deployment.provider,
-            spans.GEN_AI_REQUEST_MODEL: deployment.model,
-            spans.SLUICE_JOB: job.id,
-        }
-        with self._tracing.span(f"{operation} {deployment.model}", errand.traceparent, "client", attributes) as traceparent:
-            body = policy.capped(job, deployment)
-            request = ProviderRequest(attempt_id(job.id, call.n), job.api, body, deployment, traceparent, call.told)
-            provider = self._provider_of(deployment)
-            if job.stream:
-                relay = errand.relay = self._relay(errand, call, run)
-                await _pass_on(relay, provider, request, patience, self._purse.meter(job), call)
-            else:
-                errand.body = await provider.call(request)
-                _read(errand, call)
-
-    def _relay(self, errand: Errand, call: Call, run: Run) -> Relay:
-        return Relay(self._post, self._records, errand.job, call, errand.traceparent, lambda: not run.cancelled)
+        errand.attempts.sort(key=lambda one: one.n)
+        if flight in errand.open:
+            errand.open.remove(flight)
 
     async def _settle(self, job: Job, relay: Relay) -> None:
         try:
@@ -301,29 +402,24 @@ class Sender:
             log.exception("a part of the stream of %s was not acknowledged", job.id)
 
 
-async def _pass_on(
-    relay: Relay, provider: Provider, request: ProviderRequest, patience: asyncio.Timeout, meter: Meter | None, call: Call
-) -> None:
-    loop = asyncio.get_running_loop()
-    async with aclosing(provider.stream(request)) as batches:
-        async for batch in batches:
-            await relay.take(batch)
-            if meter is not None:
-                await meter.flowed(call.text)
-            if relay.opened:
-                patience.reschedule(loop.time() + policy.SILENCE_S)
-    await relay.end()
+def _answers(errand: Errand, flight: Flight) -> bool:
+    errand.answered = flight
+    return True
 
 
-def _read(errand: Errand, call: Call) -> None:
-    try:
-        reading = read_answer(errand.job.api, errand.body)
-    except NoAnswer as error:
-        raise unavailable(call.deployment.id, f"sent what is no answer ({error})", http_status=200, billable=True) from None
-    call.usage, call.service_tier = reading.usage, reading.service_tier
-    call.text.append(reading.text)
-    if reading.refused and call.refusable:
-        raise content_refused(call.deployment.id)
+def _usage_of(attempts: list[Attempt], n: int) -> Usage:
+    return next((attempt.usage for attempt in attempts if attempt.n == n), Usage())
+
+
+def _take_over(loser: Flight, winner: Flight) -> None:
+    """Who bills the whole answer even if nobody waits for it (BerriAI/litellm#34147) bills about as much as the winner said."""
+    if loser.deployment.on_disconnect == "drain":
+        loser.call.text = winner.call.text
+
+
+def _may_hedge(errand: Errand, relay: Relay | None) -> bool:
+    job = errand.job
+    return relay is None and job.lane is Lane.INTERACTIVE and errand.made < errand.route.most_calls
 
 
 def _moves(errand: Errand, failure: ProviderFailure) -> bool:

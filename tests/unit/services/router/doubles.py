@@ -29,11 +29,13 @@ from schemas.reply import Event
 from schemas.slip import Stage
 from schemas.topics import Lane
 from services.router.books import Books
+from services.router.calling import Calls
 from services.router.dispatch import Dispatcher
 from services.router.gates.composite import Gates
 from services.router.gates.prometheus import Reading
 from services.router.handler import Router
 from services.router.health import Health
+from services.router.hedging import Hedges
 from services.router.leases import Running
 from services.router.places import Places
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
@@ -230,6 +232,7 @@ class Bench:
         self.control.put(table or model())
         books = Books(PriceBook())
         self.clock = clock or (lambda: self.now_ms)
+        self.renewed: list[str] = []
         self.quota_waits: deque[int] = deque()
         self.wishes: list[Wish] = []
         self.charged: Counter[tuple[str, Lane]] = Counter()
@@ -242,18 +245,10 @@ class Bench:
         self.strategies = Strategies(self.places.busy, books.usd_of_the_same, self.clock)
         self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, self.strategies)
         self.redis = LuaRedis(self.clock)
-        purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
-        self.sender = Sender(
-            provider_of=lambda _: self.provider,
-            post=cast("Post", self.post),
-            records=records,
-            running=self.running,
-            books=books,
-            clock=self.clock,
-            tracing=Tracing("router", None),
-            dispatcher=self.dispatcher,
-            purse=purse,
-        )
+        purse = self.purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
+        calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing("router", None))
+        hedges = Hedges(lambda d, stream: self.strategies.p95_ms(d, stream))
+        self.sender = Sender(calls, records, self.running, books, self.clock, self.dispatcher, purse, hedges, self._renew)
         self.router = Router(self.control, records, self.dispatcher, self.sender, self.running, books, purse, self.clock)
 
     async def handle(self, given: Job | None = None) -> Outcome:
@@ -265,6 +260,13 @@ class Bench:
             given = outcome.job
             await asyncio.sleep(max(0, given.not_before_ms - self.clock()) / 1000)
         return outcome
+
+    async def _renew(self, deployment: Deployment) -> bool:
+        """A credential that was refused is another one now if `renewed` says so, once."""
+        if deployment.id not in self.renewed:
+            return False
+        self.renewed.remove(deployment.id)
+        return True
 
     async def _charge(self, deployment: Deployment, wish: Wish) -> Taken:
         self.wishes.append(wish)

@@ -1,0 +1,121 @@
+"""HashiCorp Vault, or OpenBao, by hvac: logs in, reads and renews. Everything here is asked in threads.
+
+Logs in by AppRole (docs: "AppRole auth method") or by the Kubernetes service account of the pod ("Kubernetes auth method"); a
+token that is given is for trying things out. Nothing of what is read shows in `repr` or in an exception.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+import hvac
+import requests
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultError
+
+from infra.settings import Settings
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 5
+
+
+class VaultAway(Exception):
+    """Vault doesn't answer, or not as it should; asked again it may."""
+
+
+class VaultRefuses(VaultAway):
+    """Vault answers that there is no such secret, or that it isn't for us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What was read at a path. `lease_s` 0: it has no lease, and is good until it is changed there."""
+
+    fields: Mapping[str, str] = field(repr=False)
+    lease_id: str = field(default="", repr=False)
+    lease_s: int = 0
+    renewable: bool = False
+
+
+class Vault:
+    """One Vault server. Connects at first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: hvac.Client | None = None
+        self._login = Lock()
+
+    async def read(self, path: str) -> Leased:
+        """What lies at an API path, such as `secret/data/openai` (KV version 2). Raises VaultAway, VaultRefuses."""
+        return await asyncio.to_thread(self._asked, lambda client: _leased(client.read(path), path))
+
+    async def renew(self, lease_id: str) -> int:
+        """The seconds for which a lease holds from now on. Raises VaultAway, VaultRefuses."""
+        return await asyncio.to_thread(self._asked, lambda client: _renewed(client.sys.renew_lease(lease_id)))
+
+    def _asked(self, ask: Callable[[hvac.Client], T]) -> T:
+        """The answer; after a new login, if our own token is over."""
+        try:
+            client, fresh = self._logged_in()
+            try:
+                return ask(client)
+            except (Forbidden, Unauthorized):
+                if fresh:
+                    raise
+            return ask(self._logged_in(but=client)[0])
+        except (Forbidden, InvalidPath, InvalidRequest, Unauthorized) as error:
+            # From None: the chain holds the request, and with it our token.
+            raise VaultRefuses(f"Vault refuses ({type(error).__name__})") from None
+        except (VaultError, requests.RequestException, OSError, ValueError) as error:
+            raise VaultAway(f"Vault does not answer ({type(error).__name__})") from None
+
+    def _logged_in(self, but: hvac.Client | None = None) -> tuple[hvac.Client, bool]:
+        """A client with a token, and whether that is new; another one than `but`, whose token is over."""
+        with self._login:
+            if self._client is not None and self._client is not but:
+                return self._client, False
+            self._client = self._logs_in()
+            return self._client, True
+
+    def _logs_in(self) -> hvac.Client:
+        settings = self._settings
+        session = requests.Session()
+        session.trust_env = False
+        client = hvac.Client(
+            settings.vault,
+            token=settings.vault_token.get_secret_value() or None,
+            namespace=settings.vault_namespace or None,
+            timeout=_TIMEOUT_S,
+            session=session,
+            verify=settings.vault_ca or True,
+        )
+        match settings.vault_auth:
+            case "approle":
+                secret_id = settings.vault_secret_id.get_secret_value() or None
+                client.auth.approle.login(settings.vault_role, secret_id, mount_point=settings.vault_mount or "approle")
+            case "kubernetes":
+                jwt = Path(settings.vault_jwt_file).read_text().strip()
+                client.auth.kubernetes.login(settings.vault_role, jwt, mount_point=settings.vault_mount or "kubernetes")
+            case "token":
+                pass
+        return client
+
+
+def _leased(answer: object, path: str) -> Leased:
+    if not isinstance(answer, dict):
+        raise InvalidPath(f"nothing at {path}")
+    told = cast("dict[str, Any]", answer)
+    data = cast("dict[str, object]", told.get("data") or {})
+    inner = data.get("data")
+    if isinstance(inner, dict) and "metadata" in data:
+        # KV version 2 wraps what it keeps.
+        data = cast("dict[str, object]", inner)
+    fields = {name: value for name, value in data.items() if isinstance(value, str)}
+    return Leased(fields, str(told.get("lease_id") or ""), int(told.get("lease_duration") or 0), bool(told.get("renewable")))
+
+
+def _renewed(answer: object) -> int:
+    return int(cast("dict[str, Any]", answer).get("lease_duration") or 0) if isinstance(answer, dict) else 0

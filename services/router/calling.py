@@ -1,0 +1,117 @@
+"""One call of a deployment for a job: asked whole, or as a stream that is passed on as it comes."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from infra.kafka.post import Post
+from infra.redis.jobs import JobRecords
+from infra.telemetry import spans
+from schemas.base import JsonObject
+from schemas.control import Deployment
+from schemas.ids import attempt_id
+from schemas.job import Job
+from services.router import policy
+from services.router.answers import NoAnswer, read_answer
+from services.router.books import OPERATIONS, Call
+from services.router.places import Place
+from services.router.providers.base import Provider, ProviderFailure, ProviderRequest
+from services.router.providers.failures import content_refused, unavailable
+from services.router.purse import Meter
+from services.router.stream import Relay
+
+
+@dataclass(slots=True)
+class Flight:
+    """A call while it is made. `body`: what is asked; `answer`: what a whole answer says; `relay`: where a stream goes."""
+
+    call: Call
+    place: Place
+    body: JsonObject
+    relay: Relay | None = None
+    answer: str = ""
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.call.deployment
+
+    @property
+    def streaming(self) -> bool:
+        """True once something has gone out to the caller."""
+        return self.relay is not None and self.relay.opened
+
+
+class Calls:
+    """Makes calls. Each is bounded by what its deployment says of time."""
+
+    def __init__(
+        self, provider_of: Callable[[Deployment], Provider], post: Post, records: JobRecords, tracing: spans.Tracing
+    ) -> None:
+        self._provider_of = provider_of
+        self._post = post
+        self._records = records
+        self._tracing = tracing
+
+    def relay(self, job: Job, call: Call, traceparent: str, wanted: Callable[[], bool]) -> Relay:
+        """Where the stream of a call goes, as long as it is `wanted`."""
+        return Relay(self._post, self._records, job, call, traceparent, wanted)
+
+    async def make(self, job: Job, flight: Flight, traceparent: str, meter: Meter | None) -> ProviderFailure | None:
+        """Makes the call: None if it went well. Raises OutOfBudget."""
+        call, deployment = flight.call, flight.deployment
+        first_s, whole_s = policy.patience_s(deployment, job.stream)
+        try:
+            async with asyncio.timeout(whole_s), asyncio.timeout(first_s) as patience:
+                await self._call(job, flight, traceparent, meter, patience)
+        except TimeoutError:
+            call.hung = True
+            return unavailable(deployment.id, "did not answer in time", billable=True)
+        except ProviderFailure as failure:
+            return failure
+        return None
+
+    async def _call(self, job: Job, flight: Flight, traceparent: str, meter: Meter | None, patience: asyncio.Timeout) -> None:
+        call, deployment = flight.call, flight.deployment
+        operation = OPERATIONS[job.api]
+        attributes = {
+            spans.GEN_AI_OPERATION: operation,
+            spans.GEN_AI_PROVIDER: deployment.provider,
+            spans.GEN_AI_REQUEST_MODEL: deployment.model,
+            spans.SLUICE_JOB: job.id,
+        }
+        with self._tracing.span(f"{operation} {deployment.model}", traceparent, "client", attributes) as inner:
+            request = ProviderRequest(attempt_id(job.id, call.n), job.api, flight.body, deployment, inner, call.told)
+            provider = self._provider_of(deployment)
+            if flight.relay is not None:
+                await _pass_on(flight.relay, provider, request, patience, meter)
+            else:
+                flight.answer = await provider.call(request)
+                _read(job, flight)
+
+
+async def _pass_on(
+    relay: Relay, provider: Provider, request: ProviderRequest, patience: asyncio.Timeout, meter: Meter | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    silence_s = request.deployment.silence_timeout_s or policy.SILENCE_S
+    async with aclosing(provider.stream(request)) as batches:
+        async for batch in batches:
+            await relay.take(batch)
+            if meter is not None:
+                await meter.flowed(relay.call.text)
+            if relay.speaks:
+                patience.reschedule(loop.time() + silence_s)
+    await relay.end()
+
+
+def _read(job: Job, flight: Flight) -> None:
+    call = flight.call
+    try:
+        reading = read_answer(job.api, flight.answer)
+    except NoAnswer as error:
+        raise unavailable(call.deployment.id, f"sent what is no answer ({error})", http_status=200, billable=True) from None
+    call.usage, call.service_tier = reading.usage, reading.service_tier
+    call.text.append(reading.text)
+    if reading.refused and call.refusable:
+        raise content_refused(call.deployment.id)
