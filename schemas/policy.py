@@ -269,6 +269,12 @@ def inherit(levels: Sequence[Policy], version: str) -> EffectivePolicy:
     )
 
 
+def narrowed_by(rules: EffectivePolicy, others: EffectivePolicy) -> EffectivePolicy:
+    """The rules, with those of others too about where data may go and who may be asked."""
+    data, route = _narrower_data(rules.data, others.data), _narrower_route(rules.route, others.route)
+    return rules.model_copy(update={"data": data, "route": route})
+
+
 _NEAREST = (
     "cache",
     "max_output_tokens",

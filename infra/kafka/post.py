@@ -100,8 +100,12 @@ class Post:
         A result comes second: whoever finds it in its topic, after a death, may rely on the completion. So does the last event of
         a job whose end is noted for who asks later: `note` is awaited before anybody can know that there is something to ask for.
         """
-        reply = self._reply_record(job, last, attempt, seq, traceparent)
         completed = self._completion_record(completion, traceparent)
+        if job.reply_to.kind == "nowhere":
+            await self._send(completed)
+            metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
+            return
+        reply = self._reply_record(job, last, attempt, seq, traceparent)
         if job.reply_to.kind == "inbox" and note is None:
             await asyncio.gather(await self._handed_over(reply), await self._handed_over(completed))
         else:

@@ -50,7 +50,7 @@ def _columns(rows: Sequence[Row]) -> Columns:
 
 def _usage_row(completion: Completion, offset: int) -> Row:
     caller, labels, fault, verdict = completion.caller, completion.labels, completion.fault, completion.verdict
-    last = completion.attempts[-1] if completion.attempts else None
+    last = _decisive(completion.attempts)
     return {
         "job_id": completion.job_id,
         "ts": job_ms(completion),
@@ -90,6 +90,9 @@ def _usage_row(completion: Completion, offset: int) -> Row:
         "ended_by": completion.ended_by,
         "steps": [(step.stage, step.at_ms) for step in completion.steps],
         "identity": caller.identity,
+        "cache_write_1h_tokens": _usage(completion).cache_write_1h_tokens,
+        "route": completion.route,
+        "shadow_of": completion.shadow_of,
     }
 
 
@@ -116,7 +119,16 @@ def _attempt_row(completion: Completion, attempt: Attempt, offset: int) -> Row:
         "trace_id": completion.trace_id,
         "job_ts": job_ms(completion),
         "version": version(offset),
+        "cache_write_1h_tokens": attempt.usage.cache_write_1h_tokens,
+        "alias": attempt.model,
+        "hedge": attempt.hedge,
     }
+
+
+def _decisive(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The call that answered, or else the last one."""
+    answered = next((attempt for attempt in reversed(attempts) if attempt.status == "completed"), None)
+    return answered or (attempts[-1] if attempts else None)
 
 
 def _tokens(usage: Usage) -> Row:

@@ -87,6 +87,9 @@ def test_the_row_of_a_job() -> None:
         "ended_by": "router",
         "steps": [("guard", ACCEPTED_MS + 2), ("router", ACCEPTED_MS + 9)],
         "identity": "",
+        "cache_write_1h_tokens": 0,
+        "route": (),
+        "shadow_of": "",
     }
 
 
@@ -113,6 +116,9 @@ def test_the_row_of_a_call() -> None:
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "job_ts": ACCEPTED_MS,
         "version": 2**63 - 5,
+        "cache_write_1h_tokens": 0,
+        "alias": "",
+        "hedge": False,
     }
 
 
@@ -126,6 +132,17 @@ FELL_BACK = completion(
         attempt(2, price_version="config:1", cost_usd=Decimal("0.2"), started_ms=ACCEPTED_MS + 200, ttft_ms=None),
     )
 )
+
+HEDGED = completion(
+    attempts=(attempt(1, deployment="fast-eu"), attempt(2, deployment="fast-us", status="cancelled", error="hedged", hedge=True))
+)
+
+
+def test_of_two_calls_at_once_the_job_is_told_by_the_one_that_answered() -> None:
+    made = bill(HEDGED, 1)
+    assert made.usage["deployment"] == "fast-eu"
+    assert [row["hedge"] for row in made.attempts] == [False, True]
+
 
 WHO_ASKED = Caller(organization="acme", team="fraud", key_id="key_1", user="ada", identity="okta:00u1")
 CASES: list[tuple[str, Completion, Mapping[str, object]]] = [
