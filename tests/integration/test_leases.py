@@ -81,6 +81,23 @@ async def test_after_the_first_token_nobody_calls_again(redis: Redis, job_id: st
     assert (await _ask(JobRecords(redis, "b", "1"), job_id)).state == "leased", "one of them ends it"
 
 
+async def test_only_the_life_whose_stream_broke_off_may_go_on_with_it(redis: Redis, job_id: str) -> None:
+    a, reborn, b = JobRecords(redis, "a", "1"), JobRecords(redis, "a", "2"), JobRecords(redis, "b", "1")
+
+    async def go_on(records: JobRecords, ask: str, held: int) -> str:
+        lease = await records.lease(job_id, 60_000, lease_ms=10_000, attempts=3, ask=ask, held=held, goes_on=True)
+        return lease.state
+
+    await _ask(a, job_id)
+    await a.streamed(job_id)
+    assert (await _ask(a, job_id, "2", held=1)).state == "interrupted"
+    assert await go_on(b, "1", 1) == "leased"
+    assert await go_on(a, "3", 2) == "leased", "it has made one call, not two"
+    assert await go_on(a, "4", 1) == "granted"
+    assert await go_on(a, "4", 1) == "granted", "the same question is answered alike"
+    assert await go_on(reborn, "5", 2) == "interrupted"
+
+
 async def test_an_answer_is_kept_once_and_given_to_the_successor(redis: Redis, job_id: str) -> None:
     a, b = JobRecords(redis, "slot-0", "1"), JobRecords(redis, "slot-0", "2")
     await _ask(a, job_id)
