@@ -14,7 +14,8 @@ _BAR: Final = 32
 
 
 class JobRow(BaseModel):
-    """A job in the books (`sluice.usage`). Times are unix milliseconds; `steps` are stages and when they took the job."""
+    """A job in the books (`sluice.usage`). Times are unix milliseconds; `steps`: stages and when they took the job; `route`: why
+    it went where it went."""
 
     job_id: str
     status: str
@@ -34,6 +35,8 @@ class JobRow(BaseModel):
     ended_ms: int
     ended_by: str
     steps: list[tuple[str, int]]
+    route: list[str] = []
+    shadow_of: str = ""
 
 
 class AttemptRow(BaseModel):
@@ -52,6 +55,7 @@ class AttemptRow(BaseModel):
     started_ms: int
     latency_ms: float
     ttft_ms: float | None
+    hedge: bool = False
 
 
 class Call(BaseModel):
@@ -67,6 +71,7 @@ class Call(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     cost_usd: Decimal
+    hedge: bool = False
 
 
 class Event(BaseModel):
@@ -102,6 +107,8 @@ class Timeline(BaseModel):
     cost_usd: Decimal | None = None
     trace_id: str | None = None
     replay_of: str | None = None
+    shadow_of: str | None = None
+    route: list[str] = []
     accepted_ms: int
     ended_ms: int | None = None
     events: list[Event]
@@ -170,6 +177,8 @@ def from_books(job: JobRow, attempts: Sequence[AttemptRow]) -> Timeline:
         cost_usd=job.cost_usd,
         trace_id=job.trace_id or None,
         replay_of=job.metadata.get("replay_of"),
+        shadow_of=job.shadow_of or None,
+        route=job.route,
         accepted_ms=job.accepted_ms,
         ended_ms=job.ended_ms,
         events=_events(job, attempts),
@@ -230,6 +239,7 @@ def _called(attempt: AttemptRow, zero_ms: int) -> Event:
         prompt_tokens=attempt.prompt_tokens,
         completion_tokens=attempt.completion_tokens,
         cost_usd=attempt.cost_usd,
+        hedge=attempt.hedge,
     )
     name = f"attempt {attempt.n}"
     return Event(
@@ -274,4 +284,5 @@ def _told(event: Event) -> str:
     http = f" {call.http_status}" if call.http_status else ""
     error = f" {call.error}" if call.error else ""
     tokens = f"{call.prompt_tokens} + {call.completion_tokens} tokens"
-    return f"{call.deployment}: {event.status}{http}{error}, {tokens}, {call.cost_usd:f} USD"
+    hedge = " (hedge)" if call.hedge else ""
+    return f"{call.deployment}{hedge}: {event.status}{http}{error}, {tokens}, {call.cost_usd:f} USD"

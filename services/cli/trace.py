@@ -19,12 +19,12 @@ _PAUSE_S = 0.3
 _JOB = """
 SELECT job_id, status, error_type, team, key_id, user, identity, model, api, lane, cache, toString(cost_usd) AS cost_usd,
        trace_id, metadata, toUnixTimestamp64Milli(accepted) AS accepted_ms, toUnixTimestamp64Milli(ended) AS ended_ms, ended_by,
-       arrayMap(step -> (step.1, toUnixTimestamp64Milli(step.2)), steps) AS steps
+       arrayMap(step -> (step.1, toUnixTimestamp64Milli(step.2)), steps) AS steps, route, shadow_of
 FROM sluice.usage WHERE job_id = '{job_id}'
 """
 _ATTEMPTS = """
 SELECT attempt_id, n, deployment, provider, status, http_status, error_type, prompt_tokens, completion_tokens,
-       toString(cost_usd) AS cost_usd, toUnixTimestamp64Milli(ts) AS started_ms, latency_ms, ttft_ms
+       toString(cost_usd) AS cost_usd, toUnixTimestamp64Milli(ts) AS started_ms, latency_ms, ttft_ms, hedge
 FROM sluice.attempts WHERE job_id = '{job_id}' ORDER BY n
 """
 
@@ -88,7 +88,11 @@ def _show(timeline: Timeline) -> None:
     calls = "1 attempt" if timeline.attempts == 1 else f"{timeline.attempts} attempts"
     cost = None if timeline.cost_usd is None else f"{timeline.cost_usd:f} USD in {calls}"
     line(f"{timeline.job_id}: {who}, accepted {moment(timeline.accepted_ms)}")
-    line(", ".join(filter(None, [*how, cost, f"replay of {timeline.replay_of}" if timeline.replay_of else None])))
+    copies = [f"replay of {timeline.replay_of}" if timeline.replay_of else None]
+    copies += [f"shadow of {timeline.shadow_of}" if timeline.shadow_of else None]
+    line(", ".join(filter(None, [*how, cost, *copies])))
+    for why in timeline.route:
+        line(why)
     columns = ["at", "", "what", "took", ""]
     table(columns, [(one.offset, one.bar, one.name, one.took, one.told) for one in lines(timeline)], right=[0, 3])
     if timeline.source == "store" and timeline.is_open:
