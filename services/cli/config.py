@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -15,7 +16,7 @@ from services.cli.client import Api, DataDir, Json, System, find, load_settings
 from services.cli.output import Failed, cell, emit, line, note
 from services.cli.plan import changes, drift, render, render_drift
 from services.cli.prices import unpriced
-from services.portal.config import ConfigError, Parsed, import_litellm, read
+from services.portal.config import ConfigError, Parsed, gone, import_litellm, outlived, read
 from services.portal.declared import Configuration
 
 app = typer.Typer(
@@ -49,14 +50,18 @@ def check(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Check files without a running system: exit status 1 if they can't be used, or, with --strict, say what can't be mapped."""
+    """Check files without a running system: exit status 1 if they can't be used, if a fallback is shut down before the model that
+    falls back on it, or, with --strict, if they say what can't be mapped."""
     parsed = read_and_warn(files, load_settings(data_dir), as_json=as_json)
     models = parsed.models or ()
+    problems = outlived(models, datetime.now(UTC).date())
     if as_json:
         told: JsonObject = {"warnings": list[JsonValue](parsed.warnings), "notes": list[JsonValue](parsed.notes)}
-        emit({"valid": True, "models": [m.name for m in models], "problems": [], **told})
+        emit({"valid": not problems, "models": [m.name for m in models], "problems": list[JsonValue](problems), **told})
     else:
         line(f"{len(models)} models, {sum(len(m.deployments) for m in models)} deployments, {len(parsed.teams)} teams")
+    if problems:
+        raise Failed(f"{len(problems)} fallbacks are shut down too early\n" + "\n".join(f"  {cell(one)}" for one in problems))
     if strict and parsed.warnings:
         raise Failed(f"{len(parsed.warnings)} warnings, and --strict was asked for")
 
@@ -238,6 +243,8 @@ def read_and_warn(files: list[Path], settings: Settings, *, as_json: bool = Fals
         note(f"Note: {cell(told)}")
     for warning in parsed.warnings:
         note(f"Warning: {cell(warning)}")
+    for told in gone(parsed.models or (), datetime.now(UTC).date()):
+        note(f"Warning: {cell(told)}")
     for alias, deployment in unpriced(parsed.models or ()):
         note(f"Warning: {alias}: {deployment} has no price, so what it costs is booked as 0; write it into model_info")
     return parsed

@@ -1,26 +1,19 @@
 """Which deployments have no price: what they cost would be booked as nothing."""
 
+import time
 from collections.abc import Iterable, Iterator
 
-from genai_prices import Usage, calc_price
-
+from infra.prices import PriceBook
 from schemas.control import Deployment, Model
-
-FREE = frozenset({"echo", "local"})
-_TOKEN = Usage(input_tokens=1, output_tokens=1)
 
 
 def unpriced(models: Iterable[Model]) -> Iterator[tuple[str, str]]:
     """Alias and deployment id of each deployment without a price of its own and without one in the price data."""
+    prices, now_ms = PriceBook(), round(time.time() * 1000)
     for model in models:
-        yield from ((model.name, d.id) for d in model.deployments if not _has_price(d))
+        yield from ((model.name, d.id) for d in model.deployments if not _has_price(prices, d, now_ms))
 
 
-def _has_price(deployment: Deployment) -> bool:
-    if deployment.price is not None or deployment.provider in FREE:
-        return True
-    try:
-        calc_price(_TOKEN, deployment.model, provider_id=deployment.provider)
-    except LookupError:
-        return False
-    return True
+def _has_price(prices: PriceBook, deployment: Deployment, now_ms: int) -> bool:
+    """True if a call of it would be booked at a price: as the router books it, by the same book."""
+    return prices.most_micro(deployment.provider, deployment.model, 1, 1, now_ms, deployment.price) is not None

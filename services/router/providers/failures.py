@@ -30,7 +30,10 @@ _MOST_WORDS = 2000
 
 
 Words = dict[str, str]
-"""Message, type, code and param of an error, as far as they are there."""
+"""Message, type, code and param of an error, as far as they are there.
+
+Where a provider's status misleads, `status` is the one that is meant; `retry_after_s` is what it asks for outside of the headers.
+"""
 
 WordsOf = Callable[[int, Mapping[str, str], bytes], Words]
 """Finds the words in an answer of this status, with these headers and this body; never raises. A provider with codes of its own
@@ -48,13 +51,15 @@ def refused(
 ) -> ProviderFailure:
     """The failure behind an answer that is no 200. `secrets`, our credentials, are taken out of the provider's words."""
     words = {name: _clean(text, secrets) for name, text in words_of(status, headers, body).items()}
+    status = int(words.get("status", status))
     if status in PASSED_ON:
         return ProviderFailure("final", _passed_on(status, words), http_status=status)
     if status in _CREDENTIAL:
         fault = ProviderError(f"The provider refused the gateway's credential for deployment {deployment} ({status}).").fault()
         return ProviderFailure("denied", fault, http_status=status)
     if status == 429:
-        return _throttled(retry_after_s(headers, now), words, deployment)
+        told = words.get("retry_after_s")
+        return _throttled(float(told) if told else retry_after_s(headers, now), words, deployment)
     kind: Kind = "final" if 400 <= status < 500 and status not in _TRANSIENT else "unavailable"
     said = f": {words['message']}" if words.get("message") else "."
     fault = ProviderError(f"The provider of deployment {deployment} answered with status {status}{said}").fault()
