@@ -232,6 +232,14 @@ def duration(ms: int) -> str:
     return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
 
 
+def duration_ms(written: str) -> int:
+    """The milliseconds of a duration that `duration` wrote."""
+    if written.endswith("ms"):
+        return int(written[:-2])
+    minutes, _, seconds = written.removesuffix("s").rpartition("m")
+    return 1000 * (60 * int(minutes or 0) + int(seconds))
+
+
 def _rates_of(level: Level, prefix: str) -> Sequence[Rate]:
     limits, scope = level.policy.limits, f"{prefix}{level.scope}{level.by}"
     wanted = (

@@ -23,7 +23,6 @@ USUAL_OUTPUT_TOKENS = 1024
 """What an answer is expected to have where nothing bounds it. It may have more: a stream then asks for more as it flows."""
 
 _MARGIN, _FRAMING = 0.03, 8
-_THREAD_FROM = 50_000
 _MOST_KNOWN = 10_000
 _ANSWERS_AS = {"fast": "priority"}
 
@@ -58,10 +57,7 @@ class Estimator:
         """What a request needs at most. Raises Unpriced if `money` is asked for and no price is known."""
         if self._warming is not None and not self._warming.done():
             await asyncio.shield(self._warming)
-        if tokens.length(body) >= _THREAD_FROM:
-            given = await asyncio.to_thread(tokens.prompt_tokens, api, body)
-        else:
-            given = tokens.prompt_tokens(api, body)
+        given = await tokens.counted(api, body)
         input_tokens = given + int(given * _MARGIN) + _FRAMING + tokens.media_tokens(body)
         deployments = self._reachable(model, policy)
         output_tokens = output_bound(api, body, policy, deployments)

@@ -34,9 +34,14 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
+from schemas.anthropic.answers import ERROR_STATUS, ErrorType
 from schemas.base import Part
 
 Owner = Literal["caller", "provider", "gateway"]
+
+_ANTHROPIC: Mapping[int, ErrorType] = {status: kind for kind, status in ERROR_STATUS.items()}
+_TOO_LONG = "prompt is too long"
+"""Anthropic's own words, by which Claude Code knows that it has to shorten a conversation."""
 
 
 class Fault(Part):
@@ -56,6 +61,22 @@ class Fault(Part):
         return {
             "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
         }
+
+    @property
+    def anthropic_status(self) -> int:
+        """The status by which Anthropic's SDKs know it."""
+        return ERROR_STATUS["overloaded_error"] if self.status == Overloaded.status else self.status
+
+    def anthropic(self, request_id: str) -> dict[str, JsonValue]:
+        """Anthropic's error object. It has no place for `param`, so the message names it."""
+        named = f"{self.param}: {self.message}" if self.param and self.param not in self.message else self.message
+        if self.code == ContextTooLong.code and _TOO_LONG not in named.lower():
+            named = f"{_TOO_LONG}: {named}"
+        kind = _ANTHROPIC.get(self.anthropic_status, "api_error" if self.status >= 500 else "invalid_request_error")
+        error: dict[str, JsonValue] = {"type": kind, "message": named}
+        if self.code:
+            error["details"] = {"error_code": self.code}
+        return {"type": "error", "error": error, "request_id": request_id}
 
 
 class SluiceError(Exception):

@@ -4,11 +4,11 @@ import re
 from typing import Literal
 
 IdPrefix = Literal[
-    "job", "att", "team", "key", "evt", "file", "batch", "resp", "org", "alert", "apr", "proj", "env", "user", "op"
+    "job", "att", "team", "key", "evt", "file", "batch", "resp", "org", "alert", "apr", "proj", "env", "user", "op", "req"
 ]
 
 _TIMESTAMP_HEX_DIGITS = 12
-_OF_A_JOB = re.compile(r"(?:job|resp|batch_req|evt)_([0-9a-f]{32})|att_([0-9a-f]{32})_\d+")
+_OF_A_JOB = re.compile(r"(?:job|resp|msg|batch_req|evt)_([0-9a-f]{32})|att_([0-9a-f]{32})_\d+")
 
 
 def attempt_id(job_id: str, n: int) -> str:
@@ -17,7 +17,7 @@ def attempt_id(job_id: str, n: int) -> str:
 
 
 def job_id_in(name: str) -> str | None:
-    """The job that an id names: its own, or that of its response, its batch line, its event or one of its attempts; else None."""
+    """The job that an id names: its own, or that of its response, its message, its batch line, its event or one of its attempts; else None."""
     found = _OF_A_JOB.fullmatch(name)
     return f"job_{found[1] or found[2]}" if found else None
 

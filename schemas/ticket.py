@@ -30,6 +30,7 @@ class Ticket(Message):
     accepted_ms: int
     deadline_ms: int
     not_before_ms: int = 0
+    endpoint: str = Field(default="", description="where it was asked, if not where jobs of its kind always are")
 
 
 class Ended(Message):
@@ -46,8 +47,8 @@ class Ended(Message):
     attempts: int = 0
 
 
-def ticket_of(job: Job) -> Ticket:
-    """The ticket of a job."""
+def ticket_of(job: Job, endpoint: str = "") -> Ticket:
+    """The ticket of a job, asked at this endpoint."""
     return Ticket(
         job_id=job.id,
         api=job.api,
@@ -62,4 +63,5 @@ def ticket_of(job: Job) -> Ticket:
         accepted_ms=job.accepted_ms,
         deadline_ms=job.deadline_ms,
         not_before_ms=job.not_before_ms,
+        endpoint=endpoint,
     )

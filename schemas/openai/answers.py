@@ -9,6 +9,7 @@ class PromptDetails(BaseModel):
     model_config = ConfigDict(extra="ignore")
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
 
 
 class CompletionDetails(BaseModel):

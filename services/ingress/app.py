@@ -20,6 +20,7 @@ from services.ingress.http.completions import Completions
 from services.ingress.http.documents import asyncapi_json, openapi_json
 from services.ingress.http.job_tokens import Tokens
 from services.ingress.http.jobs import Jobs
+from services.ingress.http.messages_api import MessagesFront, TokenCounts
 from services.ingress.http.models import Models
 from services.ingress.http.responses_routes import response_routes
 from services.ingress.webhooks.app import Webhooks
@@ -54,6 +55,8 @@ class Ingress:
         self.routes: Sequence[BaseRoute] = [
             Route("/v1/chat/completions", completions.endpoint(Api.CHAT), methods=["POST"]),
             Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),
+            Route("/v1/messages", completions.endpoint(Api.CHAT, MessagesFront()), methods=["POST"]),
+            Route("/v1/messages/count_tokens", TokenCounts(platform, admissions).count, methods=["POST"]),
             Route("/v1/models", models.list),
             Route("/v1/models/{model:path}", models.retrieve),
             Route("/v1/jobs", jobs.list),

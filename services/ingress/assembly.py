@@ -42,6 +42,8 @@ def _join(message: JsonObject, delta: JsonObject) -> None:
     for name, value in delta.items():
         if name == "tool_calls" and isinstance(value, list):
             _join_calls(message, value)
+        elif name == "thinking_blocks" and isinstance(value, list):
+            cast("list[JsonValue]", message.setdefault(name, [])).extend(value)
         elif isinstance(value, str) and name != "role":
             before = message.get(name)
             message[name] = (before if isinstance(before, str) else "") + value

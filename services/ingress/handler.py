@@ -72,6 +72,7 @@ class Request:
     not_before_ms: int = 0
     webhook: str = ""
     known_as: Literal["job", "response"] = "job"
+    endpoint: str = ""
     repeatable: Repeatable | None = None
 
 
@@ -318,7 +319,7 @@ def _keeping(request: Request, job: Job) -> Keeping | None:
         claim=claim.model_dump_json().encode() if again else b"",
         claim_ms=again.kept_ms(rest_ms) if again else 0,
         attaches=again.attaches if again else False,
-        ticket=ticket_of(job).model_dump_json(exclude_defaults=True).encode() if ticketed else b"",
+        ticket=ticket_of(job, request.endpoint).model_dump_json(exclude_defaults=True).encode() if ticketed else b"",
         ticket_ms=rest_ms + max(job.keep_s * 1000, _RESUME_MS),
         list_key=list_key(job.caller.team) if job.keep_s else "",
     )

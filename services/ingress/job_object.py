@@ -8,9 +8,10 @@ from schemas.base import JsonObject
 from schemas.batch import URL_TO_API
 from schemas.job import JobStatus
 from schemas.reply import Answer, Failed
-from schemas.ticket import Ended
+from schemas.ticket import Ended, Ticket
 from schemas.topics import Lane
 from services.ingress.assembly import assembled
+from services.ingress.messages.telling import MESSAGES, told_whole
 
 NOT_KNOWN_YET: JsonObject = {"object": "job", "status": JobStatus.QUEUED.value}
 
@@ -29,7 +30,7 @@ def job_object(found: Found | None, lag: JsonObject | None = None) -> JsonObject
         "id": ticket.job_id,
         "object": "job",
         "status": status.value,
-        "endpoint": _ENDPOINTS[ticket.api],
+        "endpoint": ticket.endpoint or _ENDPOINTS[ticket.api],
         "model": ticket.model,
         "lane": ticket.lane.value,
         "stream": ticket.stream,
@@ -43,7 +44,7 @@ def job_object(found: Found | None, lag: JsonObject | None = None) -> JsonObject
         "metadata": {**ticket.labels.metadata},
         "events_url": f"/v1/jobs/{ticket.job_id}/events",
     }
-    return told | (_outcome(ended) if ended else _NO_OUTCOME)
+    return told | (_outcome(ticket, ended) if ended else _NO_OUTCOME)
 
 
 def status_of(found: Found) -> JobStatus:
@@ -64,10 +65,12 @@ def matches(found: Found, status: str | None, model: str | None, lane: Lane | No
 _NO_OUTCOME: JsonObject = {"status_code": None, "result": None, "error": None, "usage": None, "cost_usd": None}
 
 
-def _outcome(ended: Ended) -> JsonObject:
+def _outcome(ticket: Ticket, ended: Ended) -> JsonObject:
     """What HTTP would have answered: a status, and a body or an error."""
     status_code, result, error = 200, None, None
     match ended.last:
+        case Answer() if ticket.endpoint == MESSAGES:
+            result = told_whole(ticket.job_id, ticket.model, [ended.last], ended.usage)
         case Answer(status=status, body=body):
             status_code, result = status, _parsed(body)
         case Failed(fault=fault):

@@ -281,6 +281,17 @@ EXAMPLES: dict[str, Message] = {
         deadline_ms=_ACCEPTED_MS + 86_400_000,
         not_before_ms=_ACCEPTED_MS + 60_000,
     ),
+    "ticket of a message": Ticket(
+        job_id=_JOB_ID,
+        api=Api.CHAT,
+        lane=Lane.INTERACTIVE,
+        model="small",
+        caller=_CALLER,
+        partition=17,
+        accepted_ms=_ACCEPTED_MS,
+        deadline_ms=_ACCEPTED_MS + 60_000,
+        endpoint="/v1/messages",
+    ),
     "end of a stream": Ended(
         status=JobStatus.COMPLETED,
         ended_ms=_ACCEPTED_MS + 900,

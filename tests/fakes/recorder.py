@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,11 +28,12 @@ class Seen:
 
 
 class Recorder:
-    """What was seen, oldest first."""
+    """What was seen, oldest first. `answers`: what to say, instead of ANSWER, to the `user` of a request; a list is a stream."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
         self.seen: list[Seen] = []
+        self.answers: dict[str, Mapping[str, object] | Sequence[Mapping[str, object]]] = {}
 
     def with_user(self, user: str) -> list[Seen]:
         """Requests whose body has this `user`."""
@@ -41,7 +42,7 @@ class Recorder:
 
 @contextmanager
 def recording() -> Generator[Recorder]:
-    """Serves ANSWER to every chat request, on a thread."""
+    """Serves every chat request, on a thread."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -50,9 +51,11 @@ def recording() -> Generator[Recorder]:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             recorder.seen.append(Seen(headers, json.loads(body)))
-            answer = json.dumps(ANSWER).encode()
+            said = recorder.answers.get(recorder.seen[-1].body.get("user", ""), ANSWER)
+            whole = isinstance(said, Mapping)
+            answer = json.dumps(said).encode() if whole else b"".join(map(_event, said)) + b"data: [DONE]\n\n"
             self.send_response(200)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "application/json" if whole else "text/event-stream")
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -67,3 +70,7 @@ def recording() -> Generator[Recorder]:
         thread.start()
         yield recorder
         server.shutdown()
+
+
+def _event(chunk: Mapping[str, object]) -> bytes:
+    return b"data: %s\n\n" % json.dumps(chunk).encode()

@@ -57,8 +57,12 @@ HTTP: Mapping[str, Entry] = {
     "POST /v1/chat/completions": MakesJobs(),
     "POST /v1/embeddings": MakesJobs(),
     "POST /v1/responses": MakesJobs(),
+    "POST /v1/messages": MakesJobs(),
     "POST /v1/batches": MakesJobs(),
     "POST /admin/v1/dead/replay": MakesJobs(),
+    "POST /v1/messages/count_tokens": OwnThings(
+        "/v1/messages/count_tokens", "self", {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+    ),
     "GET /v1/models": OwnThings("/v1/models", "list"),
     "GET /v1/models/{model}": OwnThings("/v1/models/{model}"),
     "GET /v1/jobs": OwnThings("/v1/jobs", "list"),

@@ -19,6 +19,7 @@ from tests.kafka_client import Record, Tail, bearer, line, publish, tail_of
 from tests.system import Provider, System, Team, chat, prompt, until
 
 CHAT, EMBEDDINGS, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/batches"
+MESSAGES = "/v1/messages"
 REPLAY = "/admin/v1/dead/replay"
 PATIENCE_S = 60
 """Deadline of what may wait: over a rate limit of one a day it is refused at once, since its turn comes later."""
@@ -315,6 +316,12 @@ WAYS: Mapping[str, Way] = {
         Http("responses, not stored", f"POST {RESPONSES}", members={"store": False}),
         Http("responses, batch lane", f"POST {RESPONSES}", "batch"),
         Http("responses, own key", f"POST {RESPONSES}", repeats=True, headers=OWN_KEY),
+        Http("messages", f"POST {MESSAGES}"),
+        Http("messages, streamed", f"POST {MESSAGES}", members=STREAM),
+        Http("messages, later", f"POST {MESSAGES}", headers=LATER),
+        Http("messages, batch lane", f"POST {MESSAGES}", "batch"),
+        Http("messages, own key", f"POST {MESSAGES}", repeats=True, headers=OWN_KEY),
+        Http("messages, retried", f"POST {MESSAGES}", repeats=True, headers=RETRIED),
         Batched("batch of chats", f"POST {BATCHES}"),
         Batched("batch of embeddings", f"POST {BATCHES}", url=EMBEDDINGS),
         Published("record, interactive", "KAFKA sluice.jobs.interactive"),
@@ -332,6 +339,8 @@ def _words(path: str, marker: str) -> dict[str, object]:
             return {"model": "mock", "input": marker, "user": marker}
         case "/v1/responses":
             return {"model": "mock", "input": marker, "user": marker, "max_output_tokens": _MOST_OUTPUT}
+        case "/v1/messages":
+            return {**chat("mock", marker), "metadata": {"user_id": marker}, "max_tokens": _MOST_OUTPUT}
         case _:
             return chat("mock", marker, user=marker, max_tokens=_MOST_OUTPUT)
 
@@ -341,8 +350,8 @@ def _deadline() -> dict[str, str]:
 
 
 def _told(status: int, error: Any, job: str = "") -> Told:
-    """`error`: OpenAI's error object, or None."""
-    return Told(status, error["message"], error["code"], job) if error else Told(status, job=job)
+    """`error`: OpenAI's error object, or Anthropic's, or None."""
+    return Told(status, error["message"], error.get("code"), job) if error else Told(status, job=job)
 
 
 def _refused(answer: httpx.Response) -> Told:

@@ -1,15 +1,14 @@
-"""POST /v1/chat/completions and /v1/embeddings: admitted, sent on their way, and answered: whole, as a stream, or later."""
+"""What makes one job, such as POST /v1/chat/completions: admitted, sent on its way, answered: whole, as a stream, or later."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from infra.faults import error_response
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
@@ -21,27 +20,31 @@ from schemas.reply import Answer, Event, Failed, Opened
 from services.ingress import policy
 from services.ingress.answers import Answers, Client, retold, whereabouts
 from services.ingress.handler import Admissions, Admitted, CallerGone, Repeated, Request, refused
+from services.ingress.http.fronts import Front, OpenAIFront
 from services.ingress.http.requests import credentials, disconnected, parse_object, read_body, read_request
-from services.ingress.http.responses import JSON, accepted, job_headers, served_headers
-from services.ingress.http.streams import EventStream, Numbered, chat_stream
+from services.ingress.http.responses import accepted, job_headers, served_headers
+from services.ingress.http.streams import EventStream
 from services.ingress.idempotency import repeatable
 from services.ingress.identities import Identity
 from services.ingress.job_object import NOT_KNOWN_YET, job_object
 
-_CLIENT_CLOSED = 499
+CLIENT_CLOSED = 499
 _RESEND_AFTER_MS = 2_500
 """Who sent a job has given up by then, if it isn't known to be on its way."""
+
+OPENAI = OpenAIFront()
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request under way: when it began (perf_counter), and what it would rather have than to wait."""
+    """A request under way: when it began (perf_counter), what it would rather have than to wait, and who answers it."""
 
     began: float
     preference: policy.Preference
     traceparent: str
+    front: Front = OPENAI
 
 
 class Completions:
@@ -53,29 +56,31 @@ class Completions:
         self._answers = answers
         self._tickets = platform.tickets
 
-    def endpoint(self, api: Api) -> Endpoint:
+    def endpoint(self, api: Api, front: Front = OPENAI) -> Endpoint:
         """The endpoint of one API."""
 
         async def serve(http: HttpRequest) -> Response:
             try:
-                return await self._serve(api, http)
+                return await self._serve(api, front, http)
             except CallerGone:
-                return Response(status_code=_CLIENT_CLOSED)
+                return Response(status_code=CLIENT_CLOSED)
 
         return serve
 
-    async def _serve(self, api: Api, http: HttpRequest) -> Response:
+    async def _serve(self, api: Api, front: Front, http: HttpRequest) -> Response:
         began = time.perf_counter()
         identity = await self._admissions.identify(credentials(http))
         data = await read_body(http, self._platform.settings.max_body_bytes)
-        body = parse_object(data)
+        given = parse_object(data)
         again = repeatable(http.headers, http.url.path, data, identity.team.name, identity.asker)
         if again is not None and not again.by_key and not identity.policy.attach_retries:
             again = None
-        request = read_request(api, http.headers, body, again)
-        attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(body.get("model", ""))[:256]}
+        preference = policy.preference(http.headers.get("prefer"))
+        body = front.body(given, later=preference.respond_async)
+        request = replace(read_request(api, http.headers, body, again), endpoint=front.endpoint)
+        attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(given.get("model", ""))[:256]}
         with self._platform.tracing.span(f"POST {http.scope['path']}", request.traceparent, "server", attributes) as traceparent:
-            asked = Asked(began, policy.preference(http.headers.get("prefer")), traceparent)
+            asked = Asked(began, preference, traceparent, front)
             return await self._admitted(http, identity, request, asked)
 
     async def _admitted(self, http: HttpRequest, identity: Identity, request: Request, asked: Asked) -> Response:
@@ -93,7 +98,7 @@ class Completions:
         if admitted.job.detached:
             return await self._detach(admitted, client, asked)
         events = self._answers.events(admitted.job, asked.traceparent, client)
-        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rates), asked.began)
+        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rates), asked)
 
     async def _detach(self, admitted: Admitted, client: Client, asked: Asked) -> Response:
         """202, and where to ask; or the answer, if it comes within what the client would wait."""
@@ -106,10 +111,10 @@ class Completions:
             events = self._answers.follow(whereabouts(job), client)
             try:
                 async with asyncio.timeout(asked.preference.wait_s):
-                    return await self._answer(job, events, headers, asked.began)
+                    return await self._answer(job, events, headers, asked)
             except TimeoutError:
                 await events.aclose()
-        return accepted(await self._told(job), headers)
+        return accepted(await self._told(job), asked.front.headers(headers))
 
     async def _told(self, job: Job) -> JsonObject:
         """The job as it stands; also while that can't be asked, for it is on its way and nobody may take it for refused."""
@@ -129,8 +134,8 @@ class Completions:
         if job.detached:
             return await self._later(job, client, asked, headers)
         if found is not None and found.ended and (found.ended.stream or not job.stream):
-            return await self._answer(job, retold(found.ended), headers, asked.began)
-        return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked.began)
+            return await self._answer(job, retold(found.ended), headers, asked)
+        return await self._answer(job, self._answers.follow(whereabouts(job), client), headers, asked)
 
     async def send_again(self, repeated: Repeated, client: Client, traceparent: str) -> None:
         """Sends a job that perhaps never left its dead ingress. If it did, one of two copies finds the other at work and ends.
@@ -149,39 +154,40 @@ class Completions:
     def _age_ms(self, job: Job) -> int:
         return self._platform.clock() - job.accepted_ms
 
-    async def _answer(self, job: Job, events: AsyncGenerator[Event | None], headers: dict[str, str], began: float) -> Response:
+    async def _answer(self, job: Job, events: AsyncGenerator[Event | None], headers: dict[str, str], asked: Asked) -> Response:
         try:
             first = await anext(events)
             while first is None and not job.stream:
                 first = await anext(events)
         except SluiceError as error:
-            return error_response(error.fault(), headers)
+            return asked.front.error(error.fault(), headers)
         except RedisUnavailable as error:
             raise InternalError(f"The answer can't be read at the moment ({error}); it is on record as {job.id}") from None
         if isinstance(first, Opened):
-            headers |= served_headers(first.served, _ms(began))
+            headers |= served_headers(first.served, _ms(asked.began))
         if first is None or isinstance(first, Opened):
-            return EventStream(self._stream(job, events, began), headers)
+            return EventStream(self._stream(job, events, asked), asked.front.headers(headers))
         await events.aclose()
-        return self._plain(job, first, headers, began)
+        return await self._plain(job, first, headers, asked)
 
-    def _plain(self, job: Job, event: Event, headers: dict[str, str], began: float) -> Response:
-        metrics.SERVER_SECONDS.labels(policy.operation(job.api)).observe(time.perf_counter() - began)
+    async def _plain(self, job: Job, event: Event, headers: dict[str, str], asked: Asked) -> Response:
+        metrics.SERVER_SECONDS.labels(policy.operation(job.api)).observe(time.perf_counter() - asked.began)
         match event:
-            case Answer(status=status, body=body, served=served):
-                return Response(body, status, headers | served_headers(served, _ms(began)), JSON)
+            case Answer(served=served):
+                told = asked.front.headers(headers | served_headers(served, _ms(asked.began)))
+                return await asked.front.whole(job, event, told)
             case Failed(fault=fault, served=served):
-                return error_response(fault, headers | served_headers(served, _ms(began)))
+                return asked.front.error(fault, headers | served_headers(served, _ms(asked.began)))
             case _:
                 raise InternalError(f"The answer began with {event.kind!r}; it is on record as {job.id}")
 
-    async def _stream(self, job: Job, events: AsyncGenerator[Event | None], began: float) -> AsyncGenerator[bytes]:
+    async def _stream(self, job: Job, events: AsyncGenerator[Event | None], asked: Asked) -> AsyncGenerator[bytes]:
         operation = policy.operation(job.api)
-        metrics.FIRST_TOKEN_SECONDS.labels(operation).observe(time.perf_counter() - began)
-        async with aclosing(chat_stream(events, Numbered(job.id))) as parts:
+        metrics.FIRST_TOKEN_SECONDS.labels(operation).observe(time.perf_counter() - asked.began)
+        async with aclosing(asked.front.stream(job, events)) as parts:
             async for part in parts:
                 yield part
-        metrics.SERVER_SECONDS.labels(operation).observe(time.perf_counter() - began)
+        metrics.SERVER_SECONDS.labels(operation).observe(time.perf_counter() - asked.began)
 
 
 def _ms(began: float) -> float:

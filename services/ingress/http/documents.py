@@ -9,6 +9,8 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from schemas.anthropic.models import TokenCount
+from schemas.anthropic.requests import MessagesRequest, Prompt
 from schemas.base import JsonObject
 from schemas.batch import BatchLine, BatchOrder, BatchResult
 from schemas.cancel import Cancel
@@ -61,6 +63,8 @@ class Operation:
 OPERATIONS: tuple[Operation, ...] = (
     Operation("post", "/v1/chat/completions", "A chat completion, plain or streamed", ChatRequest),
     Operation("post", "/v1/embeddings", "Embeddings of texts", EmbeddingRequest),
+    Operation("post", "/v1/messages", "A message, plain or streamed, in Anthropic's words", MessagesRequest),
+    Operation("post", "/v1/messages/count_tokens", "About how many tokens a message's prompt has", Prompt, TokenCount),
     Operation("get", "/v1/models", "The models that the key may use", answer=ModelList),
     Operation("get", "/v1/models/{model}", "One model", answer=ModelCard),
     Operation("get", "/v1/jobs", "The team's asynchronous jobs, the youngest first"),

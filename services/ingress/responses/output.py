@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.base import JsonObject
+from services.ingress.chunks import TextKind
 
-PartKind = Literal["output_text", "refusal", "reasoning_text"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
@@ -13,7 +13,7 @@ ItemStatus = Literal["in_progress", "completed", "incomplete"]
 class Content:
     """A part of an item's content."""
 
-    kind: PartKind
+    kind: TextKind
     text: str = ""
 
     @property

@@ -7,7 +7,7 @@ from schemas.base import JsonObject
 from schemas.job import JobStatus
 from schemas.ticket import Ended
 from services.ingress.job_object import status_of
-from services.ingress.responses.chunks import usage_object
+from services.ingress.responses.usage import usage_object
 
 
 def frame(response_id: str, accepted_ms: int, told: JsonObject) -> JsonObject:
@@ -30,16 +30,9 @@ def status_before_end(found: Found | None) -> str:
 
 def with_end(response: JsonObject, ended: Ended) -> JsonObject:
     """The response with what only the end of its job tells: when that was, and tokens that the provider didn't count."""
-    usage = ended.usage
     more: JsonObject = {}
     if response["status"] == JobStatus.COMPLETED.value:
         more["completed_at"] = ended.ended_ms // 1000
-    if response["usage"] is None and usage.source != "none":
-        more["usage"] = usage_object(
-            usage.input_tokens,
-            usage.output_tokens,
-            cached=usage.cache_read_tokens,
-            cache_write=usage.cache_write_tokens,
-            reasoning=usage.reasoning_tokens,
-        )
+    if response["usage"] is None and ended.usage.source != "none":
+        more["usage"] = usage_object(ended.usage)
     return response | more

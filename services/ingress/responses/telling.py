@@ -11,9 +11,10 @@ from pydantic import JsonValue
 from schemas.base import JsonObject
 from schemas.errors import Cancelled, Fault, ProviderError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
-from services.ingress.responses.chunks import CallPiece, Chunk, read_chunk
+from services.ingress.chunks import CallPiece, Chunk, TextKind, read_chunk
 from services.ingress.responses.ids import item_id
-from services.ingress.responses.output import Call, Content, Item, ItemStatus, PartKind, Written
+from services.ingress.responses.output import Call, Content, Item, ItemStatus, Written
+from services.ingress.responses.usage import usage_object
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a chat ends before it is complete, and what responses call that."""
@@ -92,11 +93,11 @@ class Telling:
             self._call(piece)
         self._finish = chunk.finish or self._finish
         if chunk.usage is not None:
-            self._changing["usage"] = chunk.usage
+            self._changing["usage"] = usage_object(chunk.usage)
         if chunk.service_tier:
             self._changing["service_tier"] = chunk.service_tier
 
-    def _write(self, kind: PartKind, text: str) -> None:
+    def _write(self, kind: TextKind, text: str) -> None:
         item = self._written("reasoning" if kind == "reasoning_text" else "message")
         if not item.parts or item.parts[-1].kind != kind:
             self._close_part(item)

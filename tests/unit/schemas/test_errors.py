@@ -77,3 +77,45 @@ def test_openais_error_object_has_all_its_members(name: str) -> None:
     error = CLASSES[name]("Why.").fault().openai()["error"]
     assert isinstance(error, dict)
     assert error.keys() == {"message", "type", "param", "code"}
+
+
+ANTHROPICS: dict[int, tuple[int, str]] = {
+    400: (400, "invalid_request_error"),
+    401: (401, "authentication_error"),
+    403: (403, "permission_error"),
+    404: (404, "not_found_error"),
+    408: (408, "invalid_request_error"),
+    409: (409, "invalid_request_error"),
+    412: (412, "invalid_request_error"),
+    413: (413, "request_too_large"),
+    422: (422, "invalid_request_error"),
+    429: (429, "rate_limit_error"),
+    499: (499, "invalid_request_error"),
+    500: (500, "api_error"),
+    502: (502, "api_error"),
+    503: (529, "overloaded_error"),
+    504: (504, "timeout_error"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_anthropics_error_object_says_the_same(name: str) -> None:
+    fault = CLASSES[name]("Why.").fault()
+    status, kind = ANTHROPICS[fault.status]
+    details = {"details": {"error_code": fault.code}} if fault.code else {}
+    message = "prompt is too long: Why." if name == "ContextTooLong" else "Why."
+    assert fault.anthropic_status == status
+    assert fault.anthropic("req_1") == {
+        "type": "error",
+        "error": {"type": kind, "message": message, **details},
+        "request_id": "req_1",
+    }
+
+
+def test_anthropics_error_object_names_the_member_in_its_sentence() -> None:
+    def message(text: str) -> object:
+        error = errors.InvalidRequest(text, param="tools.0").fault().anthropic("req_1")["error"]
+        return error["message"] if isinstance(error, dict) else None
+
+    assert message("It needs a name") == "tools.0: It needs a name"
+    assert message("Invalid value for `tools.0`") == "Invalid value for `tools.0`"

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from schemas.base import JsonObject
-from schemas.openai.answers import ChatUsage
-from services.ingress.responses.output import PartKind
+from schemas.openai.answers import ChatUsage, CompletionDetails, PromptDetails
+from schemas.usage import Usage
 
-_TEXTS: tuple[tuple[str, PartKind], ...] = (
+TextKind = Literal["output_text", "refusal", "reasoning_text"]
+
+_TEXTS: tuple[tuple[str, TextKind], ...] = (
     ("reasoning_content", "reasoning_text"),
     ("reasoning", "reasoning_text"),
     ("content", "output_text"),
@@ -31,13 +33,23 @@ class CallPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A chunk, as far as a response tells of it."""
+class Thought:
+    """A block of thinking as its provider signs it; `redacted`: nobody but the provider can read it."""
 
-    texts: Sequence[tuple[PartKind, str]]
+    text: str
+    signature: str
+    redacted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk, as far as fronts tell of it. `thoughts` say what the text of reasoning says, and who signed it."""
+
+    texts: Sequence[tuple[TextKind, str]]
+    thoughts: Sequence[Thought]
     calls: Sequence[CallPiece]
     finish: str
-    usage: JsonObject | None
+    usage: Usage | None
     service_tier: str
 
 
@@ -54,6 +66,7 @@ def read_chunk(data: str) -> Chunk:
     finish = choice.get("finish_reason")
     return Chunk(
         texts=tuple(_texts(delta)),
+        thoughts=tuple(_thoughts(delta.get("thinking_blocks"))),
         calls=tuple(_calls(delta.get("tool_calls"))),
         finish=finish if isinstance(finish, str) else "",
         usage=_usage(chunk.get("usage")),
@@ -69,7 +82,7 @@ def _first(choices: JsonValue) -> JsonObject:
     return {}
 
 
-def _texts(delta: JsonObject) -> Iterator[tuple[PartKind, str]]:
+def _texts(delta: JsonObject) -> Iterator[tuple[TextKind, str]]:
     thought = False
     for member, kind in _TEXTS:
         text = _text(delta.get(member))
@@ -83,6 +96,12 @@ def _text(value: JsonValue) -> str:
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
     return value if isinstance(value, str) else ""
+
+
+def _thoughts(given: JsonValue) -> Iterator[Thought]:
+    for block in given if isinstance(given, list) else ():
+        if isinstance(block, dict):
+            yield Thought(_text(block.get("thinking")), _text(block.get("signature")), _text(block.get("data")))
 
 
 def _calls(given: JsonValue) -> Iterator[CallPiece]:
@@ -99,30 +118,28 @@ def _calls(given: JsonValue) -> Iterator[CallPiece]:
         )
 
 
-def _usage(given: JsonValue) -> JsonObject | None:
-    """A chat's usage in the words of responses."""
+def _usage(given: JsonValue) -> Usage | None:
+    """A chat's usage; a part that exceeds its whole is bent into it."""
     if not isinstance(given, dict):
         return None
     try:
         usage = ChatUsage.model_validate(given)
     except ValidationError:
         return None
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return usage_object(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        cached=(prompt.cached_tokens if prompt else 0) or 0,
-        cache_write=(prompt.cache_write_tokens if prompt else 0) or 0,
-        reasoning=(completion.reasoning_tokens if completion else 0) or 0,
+    prompt, completion = usage.prompt_tokens_details or PromptDetails(), usage.completion_tokens_details or CompletionDetails()
+    input_tokens, output_tokens = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
+    cache_read = _within(prompt.cached_tokens, input_tokens)
+    cache_write = _within(prompt.cache_write_tokens, input_tokens - cache_read)
+    return Usage(
+        input_tokens=input_tokens,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        cache_write_1h_tokens=_within(prompt.cache_write_1h_tokens, cache_write),
+        output_tokens=output_tokens,
+        reasoning_tokens=_within(completion.reasoning_tokens, output_tokens),
+        source="provider",
     )
 
 
-def usage_object(input_tokens: int, output_tokens: int, *, cached: int, cache_write: int, reasoning: int) -> JsonObject:
-    """The usage of a response."""
-    return {
-        "input_tokens": input_tokens,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": cache_write},
-        "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": input_tokens + output_tokens,
-    }
+def _within(part: int | None, whole: int) -> int:
+    return min(max(0, part or 0), whole)
