@@ -31,6 +31,8 @@ LISTED_AS: Final[Mapping[str, str]] = {
     "azure.ai.openai": "azure",
     "azure_ai": "azure",
     "bedrock": "aws",
+    "codestral": "mistral",
+    "cohere_chat": "cohere",
     "fireworks_ai": "fireworks",
     "gcp.gemini": "google",
     "gcp.gen_ai": "google",
@@ -188,6 +190,9 @@ def _own_rate(input_usd: Decimal, output_usd: Decimal, cache_read_usd: Decimal |
 def _listed(provider: str, provider_model: str) -> Listed | None:
     from genai_prices.data import providers
 
+    if provider == "litellm":
+        # Whom LiteLLM asks stands before the model's name.
+        provider, _, provider_model = provider_model.partition("/")
     # By its exact name: genai-prices would take whatever has "openai" in its name for OpenAI.
     name = LISTED_AS.get(provider, provider)
     found = next((listed for listed in providers if listed.id == name), None)

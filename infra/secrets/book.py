@@ -8,11 +8,9 @@ until its end, anything else for as long as it takes.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from infra.secrets.vault import Leased, VaultAway, VaultRefuses
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +21,24 @@ _REMEMBER_S = 1.0
 _RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
 _TICK_S = 0.5
 _VAULT = "vault:"
+
+
+class VaultAway(Exception):
+    """Vault doesn't answer, or not as it should; asked again it may."""
+
+
+class VaultRefuses(VaultAway):
+    """Vault answers that there is no such secret, or that it isn't for us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What was read at a path. `lease_s` 0: it has no lease, and is good until it is changed there."""
+
+    fields: Mapping[str, str] = field(repr=False)
+    lease_id: str = field(default="", repr=False)
+    lease_s: int = 0
+    renewable: bool = False
 
 
 class Reads(Protocol):
@@ -95,11 +111,12 @@ class Secrets:
 
     async def refused(self, reference: str) -> bool:
         """A provider won't take this credential: looks again at once, and says whether there is another one now."""
-        before = await self.of(reference)
         if reference.startswith(_VAULT):
+            before = await self.of(reference)
             await self._read(reference.removeprefix(_VAULT).partition("#")[0])
         else:
-            self._known.pop(reference, None)
+            # What the provider was given, however long ago that was looked up.
+            _, before = self._known.pop(reference, (0.0, None))
         return await self.of(reference) not in (before, None)
 
     async def refresh(self) -> None:

@@ -5,8 +5,7 @@ token that is given is for trying things out. Nothing of what is read shows in `
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -15,29 +14,12 @@ import hvac
 import requests
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, Unauthorized, VaultError
 
+from infra.secrets.book import Leased, VaultAway, VaultRefuses
 from infra.settings import Settings
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 5
-
-
-class VaultAway(Exception):
-    """Vault doesn't answer, or not as it should; asked again it may."""
-
-
-class VaultRefuses(VaultAway):
-    """Vault answers that there is no such secret, or that it isn't for us."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """What was read at a path. `lease_s` 0: it has no lease, and is good until it is changed there."""
-
-    fields: Mapping[str, str] = field(repr=False)
-    lease_id: str = field(default="", repr=False)
-    lease_s: int = 0
-    renewable: bool = False
 
 
 class Vault:

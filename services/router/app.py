@@ -2,31 +2,40 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from functools import partial
 
 from starlette.routing import BaseRoute
 
+from infra.alerts import Alerts
 from infra.estimates import Estimator
 from infra.kafka.cancels import Cancels
 from infra.kafka.table import ControlTable
 from infra.platform import Platform
 from infra.prices import PriceBook
 from infra.redis.quota import correct, take
+from infra.secrets.book import Secrets
+from infra.settings import Settings
 from schemas.gates import PrometheusGate, PrometheusRule
 from schemas.slip import Stage as StageName
+from services.router.auto.judge import Judge
 from services.router.books import Books
+from services.router.calling import Calls
+from services.router.chooser import Chooser
 from services.router.dispatch import Dispatcher
 from services.router.gates.composite import Gates
 from services.router.gates.prometheus import Metrics
 from services.router.handler import Router
 from services.router.health import Health
+from services.router.hedging import Hedges
 from services.router.leases import Running
 from services.router.places import Places
 from services.router.providers.registry import Providers
 from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
+from services.router.shadow import Shadows
 from services.router.strategies.composite import Strategies
 
 
@@ -39,7 +48,9 @@ class RouterService:
     def __init__(self, platform: Platform) -> None:
         records, clock, table = platform.records(self.name), platform.clock, platform.control.table
         self._drain_s = platform.settings.drain_s
-        self._providers = Providers(platform.settings)
+        self._alerts = Alerts(platform.kafka, clock, self.name)
+        self._secrets = self._opened_secrets(platform.settings)
+        self._providers = Providers(platform.settings, self._secrets)
         self._running = Running(records)
         prices = PriceBook()
         self._books = Books(prices)
@@ -48,20 +59,26 @@ class RouterService:
         self._cancels = Cancels(platform.kafka, self._running.cancel)
         self._metrics = Metrics(partial(_rules, table), clock)
         dispatcher = self._dispatcher(platform)
-        sender = Sender(
-            provider_of=self._providers.of,
-            post=platform.post(self.name),
-            records=records,
-            running=self._running,
-            books=self._books,
-            clock=clock,
-            tracing=platform.tracing,
-            dispatcher=dispatcher,
-            purse=purse,
-        )
-        router = Router(table, records, dispatcher, sender, self._running, self._books, purse, clock)
+        calls = Calls(self._providers.of, platform.post(self.name), records, platform.tracing)
+        hedges = Hedges(dispatcher.strategies.p95_ms)
+        renewed = self._providers.renewed
+        sender = Sender(calls, records, self._running, self._books, clock, dispatcher, purse, hedges, renewed)
+        self._shadows = Shadows(table, platform.post(self.name), platform.signer, clock)
+        chooser = Chooser(table, Judge(self._providers.embedder, platform.settings.auto_weights).judge)
+        router = Router(table, records, dispatcher, sender, self._running, self._books, purse, clock, chooser, self._shadows)
         self._stage = platform.job_stage(StageName.ROUTER, router.handle, leased=True)
         self._delays = platform.delays(self.name)
+
+    def _opened_secrets(self, settings: Settings) -> Secrets:
+        async def away(what: str) -> None:
+            await self._alerts.raise_("secrets_away", "vault", "", what, "critical")
+
+        if not settings.vault:
+            return Secrets(settings.secret, None, time.monotonic, random.random)
+        # Who has no Vault needn't carry its client.
+        from infra.secrets.vault import Vault
+
+        return Secrets(settings.secret, Vault(settings), time.monotonic, random.random, away)
 
     def _dispatcher(self, platform: Platform) -> Dispatcher:
         health = Health()
@@ -72,6 +89,7 @@ class RouterService:
         return Dispatcher(health, places, quotas, gates, platform.clock, random.random, strategies)
 
     async def start(self) -> None:
+        self._secrets.start()
         self._books.start()
         self._estimator.start()
         await self._running.start()
@@ -90,12 +108,14 @@ class RouterService:
     async def stop(self) -> None:
         await self._delays.stop()
         await self._stage.stop()
+        await self._shadows.close()
         await self._cancels.stop()
         await self._metrics.stop()
         await self._running.stop()
         await self._books.stop()
         await self._estimator.stop()
         await self._providers.close()
+        await self._secrets.stop()
 
 
 def _rules(table: ControlTable) -> list[PrometheusRule]:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from infra.kafka.post import Post
+from infra.providers import telemetry_name
 from infra.redis.jobs import JobRecords
 from infra.telemetry import spans
 from schemas.base import JsonObject
@@ -76,7 +77,7 @@ class Calls:
         operation = OPERATIONS[job.api]
         attributes = {
             spans.GEN_AI_OPERATION: operation,
-            spans.GEN_AI_PROVIDER: deployment.provider,
+            spans.GEN_AI_PROVIDER: telemetry_name(deployment.provider),
             spans.GEN_AI_REQUEST_MODEL: deployment.model,
             spans.SLUICE_JOB: job.id,
         }

@@ -22,6 +22,7 @@ from schemas.reply import Answer, Closed, Event, Failed, Served
 from schemas.slip import Stage
 from services.router import parking, policy
 from services.router.books import Books
+from services.router.chooser import Chooser
 from services.router.dispatch import Dispatcher, Found
 from services.router.leases import Running
 from services.router.parking import Later
@@ -29,6 +30,7 @@ from services.router.places import Place
 from services.router.purse import Purse
 from services.router.route import Route
 from services.router.sending import Errand, Sender, Sent
+from services.router.shadow import Shadows
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class Router:
         books: Books,
         purse: Purse,
         clock: Clock,
+        chooser: Chooser,
+        shadows: Shadows,
     ) -> None:
         self._table = table
         self._records = records
@@ -60,13 +64,14 @@ class Router:
         self._books = books
         self._purse = purse
         self._clock = clock
+        self._chooser = chooser
+        self._shadows = shadows
 
     async def handle(self, job: Job, delivery: Delivery) -> Outcome:
         """Ends the job, puts it off, or finds that somebody else has."""
         waits = False
         while True:
-            model = self._table.models.get(job.model)
-            route = Route(self._table.models, model, job.policy) if model and model.deployments else None
+            route, why = await self._route(job)
             # While somebody else is at work on the job, nobody is kept from a place for its sake.
             found, held = (None, False) if waits or not route else await self._find(job, route)
             sent = False
@@ -83,7 +88,7 @@ class Router:
                         continue
                     case "granted" if route and isinstance(found, Place):
                         sent = True
-                        return await self._send(job, route, found, lease, delivery)
+                        return await self._send(Errand(job, route, delivery.traceparent, found, lease.n, list(why)), lease)
                     case _:
                         return await self._without_call(job, route, found, lease, delivery)
             finally:
@@ -93,6 +98,14 @@ class Router:
                     await self._purse.give_back(job, job.made)
             # Wait for the end, or for the lapse.
             await asyncio.sleep(min(lease.left_ms / 1000, _LOOK_AGAIN_S) + 0.01)
+
+    async def _route(self, job: Job) -> tuple[Route | None, tuple[str, ...]]:
+        """Where the job goes, and why; None if its model is not there, or has nobody to ask."""
+        asked = self._table.models.get(job.model)
+        if asked is None:
+            return None, ()
+        model, why = await self._chooser.choose(job, asked)
+        return (await self._dispatcher.route(job, self._table.models, model), why) if model.deployments else (None, why)
 
     async def _find(self, job: Job, route: Route) -> tuple[Found | None, bool]:
         """A place, and whether money is held for the job from now on; nobody if it is too late to ask anybody."""
@@ -151,11 +164,11 @@ class Router:
             completion_of(job, status, Stage.ROUTER.value, self._clock(), fault=fault, attempts=job.made, trace_id=trace)
         )
 
-    async def _send(self, job: Job, route: Route, place: Place, lease: Lease, delivery: Delivery) -> Outcome:
-        errand = Errand(job, route, delivery.traceparent, place, lease.n)
+    async def _send(self, errand: Errand, lease: Lease) -> Outcome:
+        job = errand.job
         try:
             with self._running.hold(job.id) as run:
-                errand.attempts = await self._made(job, route, lease)
+                errand.attempts = await self._made(job, errand.route, lease)
                 outcome = await self._end(errand, await self._sender.send(errand, run))
                 again = isinstance(outcome, Finish) and _died(job, lease)
                 return replace(outcome, again=True) if again else outcome
@@ -170,6 +183,7 @@ class Router:
                 # Whoever holds the lease now tells of these attempts too.
                 return Nothing()
             case "served":
+                self._shadows.follow(errand.job, errand.route.asked, errand.traceparent)
                 return await self._served(errand)
             case Later():
                 await self._purse.give_back(errand.job, errand.attempts)
@@ -190,8 +204,7 @@ class Router:
             seq=seq,
             attempt=errand.told_as,
         )
-        if (relay and (relay.continued or not kept.stream)) or errand.model.name != errand.route.asked.name:
-            # Nor is what a fallback said an answer of the model that was asked for.
+        if (relay and (relay.continued or not kept.stream)) or self._is_anothers(errand):
             completion = completion.model_copy(update={"cache_key": None})
             kept = kept.model_copy(update={"completion": completion})
         data = _written(kept)
@@ -200,6 +213,11 @@ class Router:
         elif not await self._keep(job, data):
             return Booked(completion)
         return Finish(completion, last, attempt=errand.told_as, seq=seq, stream=kept.stream)
+
+    def _is_anothers(self, errand: Errand) -> bool:
+        """True if another model would not have said the same: a fallback answered, or one arm of a split."""
+        asked = self._table.models.get(errand.job.model)
+        return errand.model.name != errand.route.asked.name or bool(asked and asked.split)
 
     async def _keep(self, job: Job, data: bytes) -> bool:
         """False if somebody else has answered the job meanwhile."""

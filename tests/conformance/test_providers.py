@@ -60,7 +60,7 @@ async def _secret(reference: str) -> str | None:
 
 
 def asked_of(mock: MockProvider, model: str = "mock", body: JsonObject = CHAT, api: Api = Api.CHAT) -> ProviderRequest:
-    deployment = Deployment(id="d1", provider="groq", model=model, api_base=mock.base_url, api_key="os.environ/KEY")
+    deployment = Deployment(id="d1", provider="acme", model=model, api_base=mock.base_url, api_key="os.environ/KEY")
     return ProviderRequest("att_1", api, body, deployment, "00-" + "1" * 32 + "-" + "2" * 16 + "-00")
 
 
@@ -286,7 +286,7 @@ def local_request(body: JsonObject, api: Api = Api.EMBEDDINGS) -> ProviderReques
 
 @pytest.fixture
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
-    return Local(tmp_path_factory.mktemp("models"), _Embedder())
+    return Local(_Embedder())
 
 
 async def test_local_embeddings_in_both_encodings(local: Local) -> None:

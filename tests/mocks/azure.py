@@ -1,4 +1,4 @@
-"""Azure OpenAI, as strict about its paths, its `api-key` and its `api-version` as it is; the answers are the mock provider's.
+"""Azure OpenAI, as strict about its paths, its `api-key` and its `api-version` as it is; the answers are OpenAI's mock's.
 
 In a test: `async with MockAzure("key") as azure: ... azure.endpoint, azure.ledger`. Models are named, and behave, as the mock
 provider's; the stream begins with what the filter says of the prompt. `mock-filtered` is refused by it.
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs
 
-from benchmarks.mock_provider import MockProvider
 from benchmarks.mock_wire import Reply, Request, json_reply
 from schemas.base import JsonObject
+from tests.mocks.openai import MockOpenAI
 
 _FILTERED: Final[JsonObject] = {
     "error": {
@@ -41,11 +41,11 @@ _UNDATED: Final = "/openai/v1/"
 _DEPLOYMENTS: Final = "/openai/deployments/"
 
 
-class MockAzure(MockProvider):
+class MockAzure(MockOpenAI):
     """The server. `key` is the only one it takes."""
 
     def __init__(self, key: str, port: int = 0) -> None:
-        super().__init__(port)
+        super().__init__(port=port)
         self._key = key
 
     @property
@@ -54,7 +54,7 @@ class MockAzure(MockProvider):
         return f"http://127.0.0.1:{self.port}"
 
     def reply(self, request: Request) -> Reply:
-        """As the mock provider, once path, key and version are in order."""
+        """As OpenAI, once path, key and version are in order."""
         path, _, query = request.target.decode().partition("?")
         if not path.startswith("/openai/"):
             return super().reply(request)

@@ -2,16 +2,18 @@
 
 The shape is LiteLLM's (docs.litellm.ai, "Proxy config.yaml"): `model_list` with `model_name`, `litellm_params` and
 `model_info`; the same `model_name` twice means two deployments; `router_settings`, `litellm_settings`, `general_settings`. Ours
-besides: `policy` (of the organization), `organization`, `teams`, `users`, `identity_providers`, and `gates: {MODEL: […]}`. What
-can't be understood is an error, what has no effect is a warning: nothing is dropped in silence.
+besides: `policy` (of the organization), `organization`, `teams`, `users`, `identity_providers`, and by model `models`
+and `gates`. What can't be understood is an error, what has no effect is a warning: nothing is dropped in silence.
 """
 
 from collections.abc import Sequence
 
-from services.portal.config.deployments import OPENAI_KEY, secret_name
+from services.portal.config.deployments import OPENAI_KEY
 from services.portal.config.environment import Lookup
 from services.portal.config.importing import Imported, import_litellm
 from services.portal.config.reading import ConfigError, Parsed, Reading
+from services.portal.config.references import secret_name
+from services.portal.config.shutdowns import gone, outlived
 from services.portal.declared import Configuration, TeamPolicy
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "Lookup",
     "Parsed",
     "TeamPolicy",
+    "gone",
     "import_litellm",
+    "outlived",
     "read",
     "secret_name",
 ]

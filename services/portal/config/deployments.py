@@ -1,23 +1,52 @@
 """Entries of model_list → deployments. Pure."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import cast
+from typing import Final, cast, get_args
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
+from infra.providers import COMPATIBLE, NATIVE, needs_address, usual_key
 from schemas.base import JsonObject
-from schemas.control import Deployment, EchoSettings, Price
+from schemas.control import AwsSettings, Capability, Deployment, EchoSettings, Price, VertexSettings
 from services.portal.config.findings import NO_EFFECT, Findings
+from services.portal.config.references import ENVIRONMENT, FILE, is_reference, secret_name, wrong_with
 from services.portal.config.shape import Entry, Info, Params, explain, likely
 
-ENVIRONMENT, FILE = "os.environ/", "file/"
 OPENAI_KEY = f"{ENVIRONMENT}OPENAI_API_KEY"
-OWN_ADDRESS = frozenset({"openai", "echo", "local"})
-"""Providers that need no `api_base`. Whoever else is named speaks OpenAI's API at its address."""
+
+_ALL: Final[tuple[Capability, ...]] = get_args(Capability)
+_SUPPORTS: Final[Mapping[str, Capability]] = {
+    "supports_audio_input": "audio",
+    "supports_function_calling": "tools",
+    "supports_native_streaming": "streaming",
+    "supports_reasoning": "reasoning",
+    "supports_response_schema": "json_schema",
+    "supports_vision": "images",
+}
+"""What LiteLLM's users write of a model, in our words."""
+
+_ONLY_OF: Final[Mapping[str, frozenset[str]]] = {
+    "api_version": frozenset({"azure", "litellm"}),
+    **dict.fromkeys(
+        (
+            "aws_access_key_id",
+            "aws_secret_access_key",
+            "aws_session_token",
+            "aws_profile_name",
+            "aws_role_name",
+            "aws_bedrock_runtime_endpoint",
+        ),
+        frozenset({"bedrock"}),
+    ),
+    **dict.fromkeys(("vertex_project", "vertex_credentials"), frozenset({"vertex_ai"})),
+}
+"""Members of `litellm_params` that mean something to these providers only."""
+
+_PLACES: Final = {"azure": "give the address of the resource, such as https://NAME.openai.azure.com"}
 
 _OPENAIS = re.compile(r"^(gpt-|chatgpt-|o\d|text-embedding-)[^/]*$")
 """Names that LiteLLM takes for OpenAI's where no provider stands before them."""
@@ -46,7 +75,7 @@ class Deployments:
             errors = error.errors(include_url=False, include_input=False)
             self.found.problems += [explain("", e["loc"], e["msg"], f"{path}.") for e in errors]
         else:
-            self._add(path, entry)
+            self._add(path, entry, raw)
         if len(self.found.problems) > known_problems:
             self.rejected.add(path)
 
@@ -65,7 +94,7 @@ class Deployments:
         self._unnamed.clear()
         return self.by_model
 
-    def _add(self, path: str, entry: Entry) -> None:
+    def _add(self, path: str, entry: Entry, raw: JsonObject) -> None:
         params, info = entry.litellm_params, entry.model_info
         provider, _, model = params.model.partition("/")
         deployments = self.by_model.setdefault(entry.model_name, [])
@@ -73,8 +102,8 @@ class Deployments:
             id=self._id(path, info.id, entry.model_name, len(deployments)),
             provider=provider,
             model=model,
-            api_base=self._address(path, provider, params.api_base),
-            api_key=self._reference(provider, params),
+            api_base=self._address(path, provider, params),
+            api_key=self._key(path, provider, params),
             weight=params.weight,
             timeout_s=params.timeout,
             price=self._price(path, params, info),
@@ -82,12 +111,25 @@ class Deployments:
             max_parallel_requests=params.max_parallel_requests,
             rpm=params.rpm,
             tpm=params.tpm,
-            region=params.region_name or params.aws_region_name or params.vertex_location,
+            region=self._region(path, provider, params),
             hipaa=info.hipaa,
             max_output_tokens=info.max_output_tokens or info.max_tokens,
-            on_disconnect=params.on_disconnect,
+            max_input_tokens=info.max_input_tokens,
+            capabilities=self._capabilities(path, info),
+            reserved=info.reserved,
+            order=params.order,
+            lanes=info.lanes,
+            first_token_timeout_s=params.stream_timeout,
+            silence_timeout_s=params.silence_timeout,
+            api_version=params.api_version,
+            aws=self._aws(path, params) if provider == "bedrock" else AwsSettings(),
+            vertex=self._vertex(path, params) if provider == "vertex_ai" else VertexSettings(),
+            health_check=info.health_check,
+            shutdown_date=info.shutdown_date or info.deprecation_date,
+            # Bedrock bills the whole answer, whoever has gone (BerriAI/litellm#34147).
+            on_disconnect=params.on_disconnect or ("drain" if provider == "bedrock" else "abort"),
         )
-        self._tell_of_extras(path, entry, provider)
+        self._tell_of_extras(path, raw, provider)
         deployments.append(deployment)
 
     def _id(self, path: str, given: str | None, model: str, place: int) -> str:
@@ -99,23 +141,79 @@ class Deployments:
         self._given_ids.add(given)
         return given
 
-    def _address(self, path: str, provider: str, address: str | None) -> str | None:
+    def _address(self, path: str, provider: str, params: Params) -> str | None:
         where = f"{path}.litellm_params.api_base"
-        if address is None and provider not in OWN_ADDRESS:
-            self.found.problems.append(f"{where}: give the address at which {provider} speaks OpenAI's API")
+        address = params.api_base
+        if provider == "bedrock" and address is None and params.aws_bedrock_runtime_endpoint:
+            address, where = params.aws_bedrock_runtime_endpoint, f"{path}.litellm_params.aws_bedrock_runtime_endpoint"
+        if address is None and needs_address(provider):
+            what = _PLACES.get(provider, f"give the address at which {provider} speaks OpenAI's API")
+            self.found.problems.append(f"{where}: {what}{likely(provider, (*COMPATIBLE, *NATIVE))}")
         if address is not None and not address.startswith(("http://", "https://")):
             self.found.problems.append(f"{where}: must begin with http:// or https://")
         return address
 
-    def _reference(self, provider: str, params: Params) -> str | None:
-        api_key = params.api_key
-        if api_key is None and provider == "openai" and params.api_base is None:
-            return OPENAI_KEY  # as LiteLLM does; but OpenAI's key is nobody else's business
-        if not api_key or api_key.startswith((ENVIRONMENT, FILE)):
-            return api_key or None
-        name = secret_name(api_key)
-        self.secrets[name] = api_key
+    def _region(self, path: str, provider: str, params: Params) -> str | None:
+        region = params.region_name or params.aws_region_name or params.vertex_location
+        if region is None and provider == "bedrock":
+            self.found.problems.append(
+                f"{path}.litellm_params.aws_region_name: say in which region it is called, such as eu-central-1"
+            )
+        return region
+
+    def _key(self, path: str, provider: str, params: Params) -> str | None:
+        if params.api_key is None and params.api_base is None and (variable := usual_key(provider)):
+            return f"{ENVIRONMENT}{variable}"  # as LiteLLM does; but a provider's key is nobody else's business
+        return self._reference(f"{path}.litellm_params.api_key", params.api_key)
+
+    def _reference(self, path: str, credential: str | None) -> str | None:
+        """A reference as it is, and one to what stands there literally."""
+        if not credential:
+            return None
+        if is_reference(credential):
+            if wrong := wrong_with(credential):
+                self.found.problems.append(f"{path}: {wrong}")
+            return credential
+        name = secret_name(credential)
+        self.secrets[name] = credential
         return f"{FILE}{name}"
+
+    def _aws(self, path: str, params: Params) -> AwsSettings:
+        where = f"{path}.litellm_params"
+        if (params.aws_access_key_id is None) != (params.aws_secret_access_key is None):
+            self.found.problems.append(f"{where}: give both aws_access_key_id and aws_secret_access_key, or neither")
+        return AwsSettings(
+            access_key_id=self._reference(f"{where}.aws_access_key_id", params.aws_access_key_id),
+            secret_access_key=self._reference(f"{where}.aws_secret_access_key", params.aws_secret_access_key),
+            session_token=self._reference(f"{where}.aws_session_token", params.aws_session_token),
+            profile=params.aws_profile_name,
+            role_arn=params.aws_role_name,
+        )
+
+    def _vertex(self, path: str, params: Params) -> VertexSettings:
+        where, credentials = f"{path}.litellm_params.vertex_credentials", params.vertex_credentials
+        if isinstance(credentials, dict):
+            credentials = to_json(credentials).decode()
+        if credentials and credentials.startswith("/"):
+            credentials = f"file:{credentials}"  # LiteLLM's way: the path of the service account's JSON
+        if credentials and not is_reference(credentials) and not credentials.lstrip().startswith("{"):
+            self.found.problems.append(
+                f"{where}: write the whole path of the service account's JSON, or a reference to that (env:NAME, file:NAME, "
+                "vault:PATH#FIELD)"
+            )
+            credentials = None
+        return VertexSettings(project=params.vertex_project, credentials=self._reference(where, credentials))
+
+    def _capabilities(self, path: str, info: Info) -> tuple[Capability, ...] | None:
+        """What it can. What LiteLLM's users deny it counts; what they say it can tells nothing of the rest."""
+        lacks = {ours for theirs, ours in _SUPPORTS.items() if getattr(info, theirs) is False}
+        if info.capabilities is None:
+            return tuple(one for one in _ALL if one not in lacks) if lacks else None
+        if odd := lacks & set(info.capabilities):
+            self.found.problems.append(
+                f"{path}.model_info.capabilities: {', '.join(sorted(odd))} stands there, and a `supports_…` denies it"
+            )
+        return info.capabilities
 
     def _price(self, path: str, params: Params, info: Info) -> Price | None:
         written = [p for p in (info, params) if p.input_cost_per_token is not None or p.output_cost_per_token is not None]
@@ -139,12 +237,16 @@ class Deployments:
             self.found.problems += [explain("", e["loc"], e["msg"], f"{path}.litellm_params.") for e in errors]
             return EchoSettings()
 
-    def _tell_of_extras(self, path: str, entry: Entry, provider: str) -> None:
-        for member in entry.model_extra or {}:
-            self.found.warnings.append(f"{path}.{member}: {NO_EFFECT}{likely(member, Entry.model_fields)}")
-        for section, part in (("litellm_params", entry.litellm_params), ("model_info", entry.model_info)):
+    def _tell_of_extras(self, path: str, raw: JsonObject, provider: str) -> None:
+        for member in raw:
+            if member not in Entry.model_fields:
+                self.found.warnings.append(f"{path}.{member}: {NO_EFFECT}{likely(member, Entry.model_fields)}")
+        for section in ("litellm_params", "model_info"):
             known = known_in(section, provider)
-            strangers = {member: value for member, value in (part.model_extra or {}).items() if member not in known}
+            written = raw.get(section)
+            strangers = (
+                {member: value for member, value in written.items() if member not in known} if isinstance(written, dict) else {}
+            )
             self.found.strangers(f"{path}.{section}", section, strangers, known)
 
 
@@ -152,7 +254,7 @@ def known_in(section: str, provider: str) -> frozenset[str]:
     """The members of a part of an entry that mean something."""
     if section == "model_info":
         return frozenset(Info.model_fields)
-    known = frozenset(Params.model_fields)
+    known = frozenset(name for name in Params.model_fields if provider in _ONLY_OF.get(name, (provider,)))
     return known | frozenset(EchoSettings.model_fields) if provider == "echo" else known
 
 
@@ -162,8 +264,3 @@ def with_provider(raw: JsonObject) -> JsonObject:
     if isinstance(params, dict) and isinstance(model := params.get("model"), str) and _OPENAIS.match(model):
         return {**raw, "litellm_params": {**cast("JsonObject", params), "model": f"openai/{model}"}}
     return raw
-
-
-def secret_name(secret: str) -> str:
-    """The same name for the same secret, from which nobody learns it."""
-    return f"key-{hashlib.sha256(b'sluice credential ' + secret.encode()).hexdigest()[:16]}"

@@ -9,10 +9,10 @@ from pydantic import JsonValue
 
 from schemas.base import JsonObject
 from schemas.control import EchoSettings
-from services.portal.config.deployments import ENVIRONMENT
 from services.portal.config.findings import Findings
 from services.portal.config.litellm import KNOWN
-from services.portal.config.shape import File, Info, Params
+from services.portal.config.references import ENVIRONMENT
+from services.portal.config.shape import SECRETS, File, Info, Params
 
 Lookup = Callable[[str], str | None]
 """Gives what a reference stands for."""
@@ -20,7 +20,7 @@ Lookup = Callable[[str], str | None]
 NOWHERE = "http://unset.invalid"
 """In the place of an address that is not set, so that this is said and nothing else."""
 
-_PARAMS_LOOKED_UP = (frozenset(Params.model_fields) | frozenset(EchoSettings.model_fields)) - {"api_key"}
+_PARAMS_LOOKED_UP = (frozenset(Params.model_fields) | frozenset(EchoSettings.model_fields)) - SECRETS
 _OF_LITELLM = frozenset({"router_settings", "litellm_settings", "general_settings", "environment_variables"})
 
 

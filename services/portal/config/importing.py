@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import JsonValue
+from pydantic_core import to_json
 
 from schemas.base import JsonObject
 from schemas.policy import Policy
-from services.portal.config.deployments import ENVIRONMENT, FILE, known_in, secret_name, with_provider
+from services.portal.config.deployments import known_in, with_provider
 from services.portal.config.environment import Lookup
-from services.portal.config.litellm import FALLBACKS, Alias, RouterSettings, Settings, understand
+from services.portal.config.litellm import Alias, RouterSettings, Settings, understand
+from services.portal.config.models import FALLBACKS
 from services.portal.config.reading import ConfigError, Reading
-from services.portal.config.shape import load
+from services.portal.config.references import ENVIRONMENT, is_reference, secret_name
+from services.portal.config.shape import SECRETS, load
 
-_OURS = ("organization", "policy", "teams", "users", "identity_providers", "gates")
+_OURS = ("organization", "policy", "teams", "users", "identity_providers", "gates", "models")
 _HEADER = "# Made by `sluice config import-litellm`. See what it would change with `sluice config plan`.\n"
 
 
@@ -76,22 +80,28 @@ class _Writing:
         params, info = _object(entry.get("litellm_params")), _object(entry.get("model_info"))
         provider = str(params.get("model", "")).partition("/")[0]
         params = {k: v for k, v in params.items() if k in known_in("litellm_params", provider) and v is not None}
-        api_key = params.get("api_key")
-        if isinstance(api_key, str) and api_key and not api_key.startswith((ENVIRONMENT, FILE)):
-            variable = self._variable(provider, api_key)
-            self.notes.append(
-                f"{path}.litellm_params.api_key: the key stands literally in the file; set {variable} to it instead"
-            )
-            params["api_key"] = f"{ENVIRONMENT}{variable}"
+        for member in sorted(SECRETS & params.keys()):
+            params[member] = self._reference(f"{path}.litellm_params.{member}", provider, member, params[member])
         info = {k: v for k, v in info.items() if k in known_in("model_info", provider) and v is not None}
         written: dict[str, Any] = {"model_name": entry.get("model_name"), "litellm_params": params}
         if info:
             written["model_info"] = info
         return written
 
-    def _variable(self, provider: str, secret: str) -> str:
+    def _reference(self, path: str, provider: str, member: str, credential: JsonValue) -> str:
+        """A reference as it is; for a credential that stands there literally, a variable, and which it is."""
+        text = to_json(credential).decode() if isinstance(credential, dict) else str(credential)
+        if not text or is_reference(text):
+            return text
+        if member == "vertex_credentials" and text.startswith("/"):
+            return f"file:{text}"
+        variable = self._variable(provider, member, text)
+        self.notes.append(f"{path}: the key stands literally in the file; set {variable} to it instead")
+        return f"{ENVIRONMENT}{variable}"
+
+    def _variable(self, provider: str, member: str, secret: str) -> str:
         """A variable for a secret: OPENAI_API_KEY, or, where that is another's, OPENAI_API_KEY_2."""
-        base = re.sub(r"[^A-Z0-9]", "_", provider.upper()) + "_API_KEY"
+        base = re.sub(r"[^A-Z0-9]", "_", provider.upper()) + "_API_KEY" if member == "api_key" else member.upper()
         taken = set(re.findall(rf"{ENVIRONMENT}(\w+)", str(self._raw))) | set(self._variables.values())
         number, name = 1, base
         while name in taken:

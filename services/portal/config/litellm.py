@@ -13,6 +13,7 @@ from schemas.base import JsonObject
 from schemas.control import Deployment, Model, StrategyName
 from schemas.policy import CachePolicy
 from services.portal.config.findings import Findings
+from services.portal.config.models import FALLBACKS, Said, check
 from services.portal.config.shape import explain
 
 B = TypeVar("B", bound=BaseModel)
@@ -38,6 +39,7 @@ class _Either(_Section):
     num_retries: int | None = Field(default=None, ge=0, le=10)
     allowed_fails: int | None = Field(default=None, ge=0)
     cooldown_time: float | None = Field(default=None, gt=0, le=3600)
+    stream_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     fallbacks: Fallbacks | None = None
     context_window_fallbacks: Fallbacks | None = None
     content_policy_fallbacks: Fallbacks | None = None
@@ -52,7 +54,7 @@ class Alias(_Section):
 
 
 class RouterSettings(_Either):
-    """How models are asked. `timeout`: of each call, in seconds."""
+    """How models are asked. `timeout`: of each call, in seconds; `stream_timeout`: to its first token."""
 
     routing_strategy: Literal[StrategyName, "usage-based-routing-v2"] | None = None
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -138,34 +140,44 @@ def understand(sections: Sections, found: Findings) -> Settings:
     return Settings(router_path or litellm_path, routing, policy, langfuse, rest.master_key or "")
 
 
-def routed(models: Sequence[Model], settings: Settings, found: Findings) -> tuple[Model, ...]:
-    """The models with their strategy, retries and fallbacks; each alias is a further model with the same deployments."""
+def routed(models: Sequence[Model], settings: Settings, of_files: Mapping[str, Said], found: Findings) -> tuple[Model, ...]:
+    """The models as these settings have them, and as `of_files`, our own section by model, has each of them.
+
+    An alias is a further model with the same deployments and, unless something is said of it, all that is said of the other. A
+    model of which only our own section tells has no deployments.
+    """
     routing, path = settings.routing, settings.path
-    all_models = [*models, *_aliases(models, routing, path, found)]
+    aliased = routing.model_group_alias or {}
+    known = {model.name for model in models} | set(aliased)
+    without = [Model(name=name, deployments=()) for name in of_files if name not in known]
+    all_models = [*models, *without, *_aliases([*models, *without], routing, path, found)]
     names = {model.name for model in all_models}
     _check_names(f"{path}.default_fallbacks", routing.default_fallbacks or (), names, found)
     by_kind = {kind: _fallbacks(kind, routing, names, path, found) for kind in FALLBACKS}
     by_kind["fallbacks"].setdefault("*", tuple(routing.default_fallbacks or ()))
+    of_all = _of_all(routing)
+    done: list[Model] = []
+    for model in all_models:
+        entry = of_files.get(model.name) or of_files.get(_target(aliased.get(model.name, "")))
+        update = {
+            **of_all,
+            **{kind: _of(model.name, lists) for kind, lists in by_kind.items()},
+            "deployments": tuple(_timed(d, routing) for d in model.deployments),
+            **(entry.members if entry else {}),
+        }
+        done.append(model.model_copy(update=update))
+    check(done, of_files, found)
+    return tuple(done)
+
+
+def _of_all(routing: RouterSettings) -> dict[str, object]:
     strategy = routing.routing_strategy or "simple-shuffle"
-    told: dict[str, object] = {
+    return {
         "strategy": "usage-based-routing" if strategy == "usage-based-routing-v2" else strategy,
         "num_retries": routing.num_retries,
         "allowed_fails": routing.allowed_fails,
         "cooldown_s": routing.cooldown_time,
     }
-    return tuple(
-        model.model_copy(
-            update={
-                **told,
-                **{kind: _of(model.name, lists) for kind, lists in by_kind.items()},
-                "deployments": tuple(_timed(d, routing.timeout) for d in model.deployments),
-            }
-        )
-        for model in all_models
-    )
-
-
-FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 
 def _section(section: str, sections: Sections, model: type[B], found: Findings) -> tuple[str, B]:
@@ -234,7 +246,7 @@ def _aliases(models: Sequence[Model], routing: RouterSettings, path: str, found:
     by_name = {model.name: model for model in models}
     for alias, target in (routing.model_group_alias or {}).items():
         where = f"{path}.model_group_alias.{alias}"
-        name = target if isinstance(target, str) else target.model
+        name = _target(target)
         if isinstance(target, Alias) and target.hidden:
             found.warnings.append(f"{where}.hidden: each model is listed to those who may ask for it; it has no effect")
         if alias in by_name:
@@ -275,7 +287,15 @@ def _check_names(path: str, others: Sequence[str], names: set[str], found: Findi
     found.problems += [f"{path}: no model {other!r} stands in model_list" for other in others if other not in names]
 
 
-def _timed(deployment: Deployment, timeout_s: float | None) -> Deployment:
-    if timeout_s is None or deployment.timeout_s is not None:
-        return deployment
-    return deployment.model_copy(update={"timeout_s": timeout_s})
+def _target(alias: str | Alias) -> str:
+    return alias if isinstance(alias, str) else alias.model
+
+
+def _timed(deployment: Deployment, routing: RouterSettings) -> Deployment:
+    """With the times of all, where it has none of its own."""
+    update = {
+        member: seconds
+        for member, seconds in (("timeout_s", routing.timeout), ("first_token_timeout_s", routing.stream_timeout))
+        if seconds is not None and getattr(deployment, member) is None
+    }
+    return deployment.model_copy(update=update) if update else deployment

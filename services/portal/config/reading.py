@@ -17,6 +17,7 @@ from services.portal.config.deployments import Deployments
 from services.portal.config.environment import Environment, Lookup
 from services.portal.config.findings import Findings
 from services.portal.config.litellm import SEMANTIC_LATER, Settings, routed, understand
+from services.portal.config.models import Said, said
 from services.portal.config.reasons import missing
 from services.portal.config.shape import SPELLING, EnvironmentEntry, File, explain, likely, load, unknown
 from services.portal.declared import Configuration, EnvironmentPolicy, ProjectPolicy, TeamPolicy, UserPolicy
@@ -88,6 +89,7 @@ class Reading:
         self._users: dict[str, UserPolicy] = {}
         self._providers: dict[str, IdentityProvider] = {}
         self._gates: dict[str, tuple[str, tuple[Gate, ...]]] = {}
+        self._said: dict[str, Said] = {}
         self.sections: dict[str, tuple[str, JsonObject]] = {}
 
     def add(self, name: str, text: str) -> None:
@@ -106,6 +108,7 @@ class Reading:
             self._add_teams(name, document)
             self._add_people(name, raw, document)
             self._add_gates(name, raw, document)
+            self._add_models(name, document)
             self._add_sections(name, document)
             for number, entry in enumerate(document.model_list or []):
                 self.deployments.add(f"{name}: model_list[{number}]", entry)
@@ -141,6 +144,9 @@ class Reading:
             if model not in by_model:
                 self.found.problems.append(f"{path}: no model of this name stands in model_list")
         if not self._has_models:
+            self.found.problems += [
+                f"{entry.path}: there is no model_list that it could hold for" for entry in self._said.values()
+            ]
             if "router_settings" in self.sections or settings.routes():
                 self.found.warnings.append(f"{settings.path}: there is no model_list that it could hold for; it has no effect")
             return None
@@ -149,7 +155,7 @@ class Reading:
             for name, entries in by_model.items()
             if entries
         ]
-        return routed(models, settings, self.found)
+        return routed(models, settings, self._said, self.found)
 
     def _with(self, settings: Settings) -> tuple[Policy | None, tuple[str, ...] | None]:
         """The organization's policy with what LiteLLM's sections say of it, and which of its members are meant."""
@@ -243,6 +249,13 @@ class Reading:
             written = cast("dict[str, list[object]]", raw["gates"])[model]
             self.found.problems += gates.problems(path, written, given)
             self._gates[model] = path, tuple(given)
+
+    def _add_models(self, name: str, document: File) -> None:
+        for model, written in document.models.items():
+            path = f"{name}: models.{model}"
+            if model in self._said:
+                self.found.problems.append(f"{path}: another file has it already; leave one of them out")
+            self._said[model] = said(path, model, written, self.found)
 
     def _add_sections(self, name: str, document: File) -> None:
         for section in _LITELLM:

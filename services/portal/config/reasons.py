@@ -8,13 +8,21 @@ from typing import Final
 
 OWN_REDIS: Final = "Sluice has a Redis of its own; `sluice serve` takes its address from SLUICE_REDIS"
 
+LEFT_OUT: Final = "what a provider is known not to take is left out or translated always; all else is passed on as it came"
+
 GRANTED: Final[Mapping[str, Mapping[str, str]]] = {
     "router_settings": {
         "enable_pre_call_checks": "always on",
         **dict.fromkeys(("redis_host", "redis_port", "redis_password", "redis_url", "redis_db", "redis_ssl"), OWN_REDIS),
         "cache_kwargs": OWN_REDIS,
     },
-    "litellm_settings": {"json_logs": "logs are lines of JSON always", "set_verbose": "set SLUICE_LOG_LEVEL=DEBUG instead"},
+    "litellm_settings": {
+        "json_logs": "logs are lines of JSON always",
+        "set_verbose": "set SLUICE_LOG_LEVEL=DEBUG instead",
+        "drop_params": LEFT_OUT,
+        "modify_params": LEFT_OUT,
+    },
+    "litellm_params": {"drop_params": LEFT_OUT},
     "litellm_settings.cache_params": dict.fromkeys(
         ("host", "port", "password", "username", "url", "db", "ssl", "redis_startup_nodes", "service_name", "sentinel_nodes"),
         OWN_REDIS,
@@ -55,19 +63,15 @@ MISSING: Final[Mapping[str, Mapping[str, str]]] = {
         "model_group_retry_policy": "failures are told apart without it: what a provider refuses for good is not repeated",
         "allowed_fails_policy": "failures of all kinds count alike: see allowed_fails",
         "routing_strategy_args": "strategies have no settings of their own",
-        "stream_timeout": "a stream that says nothing for 30 s is taken for dead",
         "retry_after": "the wait between tries is a backoff with jitter, or what the provider says",
         "max_fallbacks": "all fallbacks are asked in their order",
         "disable_cooldowns": "a deployment that fails cools down always; see allowed_fails and cooldown_time",
     },
     "litellm_settings": {
-        "drop_params": "members of a body are passed on to the provider as they came",
-        "modify_params": "members of a body are passed on to the provider as they came",
         "default_team_settings": "write the teams under `teams`, and what holds for all of them under `policy`",
         "max_budget": "write it under `policy.budgets`, such as {usd: 100, period: month}",
         "budget_duration": "write it under `policy.budgets`, such as {usd: 100, period: month}",
         "turn_off_message_logging": "write `policy: {data: {log: false}}`",
-        "stream_timeout": "a stream that says nothing for 30 s is taken for dead",
         "priority_reservation": "write `policy.weight` of each team",
         "priority_reservation_settings": "write `policy.weight` of each team",
         "default_internal_user_params": "write the people under `users`",
@@ -92,25 +96,47 @@ MISSING: Final[Mapping[str, Mapping[str, str]]] = {
         "litellm_jwtauth": "write the issuer under `identity_providers`",
         "proxy_budget_rescheduler_min_time": "no budget is ever reset: the period is part of its counter",
         "proxy_budget_rescheduler_max_time": "no budget is ever reset: the period is part of its counter",
-        "background_health_checks": "a deployment's health is told by its calls",
+        "background_health_checks": "write `model_info.health_check: true` of a deployment",
     },
     "litellm_params": {
-        "api_version": "Azure's /openai/v1 needs none: give that as api_base",
-        "order": "deployments of one name have no order: use weight, or a name of its own and router_settings.fallbacks",
-        "stream_timeout": "a stream that says nothing for 30 s is taken for dead",
         "max_retries": "see router_settings.num_retries",
         "max_tokens": "write model_info.max_output_tokens, or policy.max_output_tokens",
-        "drop_params": "members of a body are passed on to the provider as they came",
         "tags": "no deployment is chosen by tags",
         "max_budget": "write a budget under `policy.budgets` of an organization, a team, a project…",
         "budget_duration": "write a budget under `policy.budgets` of an organization, a team, a project…",
         "custom_llm_provider": "the provider stands before the slash of `model`",
         "organization": "the provider's key says which organization pays",
+        "api_version": "only Azure's API has versions",
+        **dict.fromkeys(
+            (
+                "aws_access_key_id",
+                "aws_secret_access_key",
+                "aws_session_token",
+                "aws_profile_name",
+                "aws_role_name",
+                "aws_bedrock_runtime_endpoint",
+            ),
+            "only Bedrock is called with it",
+        ),
+        **dict.fromkeys(("vertex_project", "vertex_credentials"), "only Vertex AI is called with it"),
+        "azure_ad_token": "give the resource's key as api_key",
+        **dict.fromkeys(("tenant_id", "client_id", "client_secret"), "give the resource's key as api_key"),
+        **dict.fromkeys(
+            ("aws_session_name", "aws_web_identity_token", "aws_sts_endpoint"), "AWS's own configuration (a profile) says it"
+        ),
         "input_cost_per_second": "prices are by token",
     },
     "model_info": {
         "base_model": "write input_cost_per_token and output_cost_per_token",
-        "max_input_tokens": "the provider says when a prompt is too long, and context_window_fallbacks are asked then",
+        **dict.fromkeys(
+            (
+                "supports_assistant_prefill",
+                "supports_parallel_function_calling",
+                "supports_prompt_caching",
+                "supports_tool_choice",
+            ),
+            "no deployment is chosen by it",
+        ),
     },
 }
 """What is lost, by section: with the reason, or with what to write instead."""

@@ -4,6 +4,7 @@ Sections that are ours refuse what they don't know. LiteLLM's take anything: wha
 """
 
 from collections.abc import Hashable, Iterable, Iterator
+from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Literal, cast
@@ -12,9 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from schemas.base import JsonObject
-from schemas.control import Label, Membership, Name
+from schemas.control import Capability, Label, Membership, Name
 from schemas.gates import Gate
 from schemas.policy import Policy
+from schemas.topics import Lane
 
 SPELLING = "check the spelling"
 
@@ -32,30 +34,61 @@ class Prices(BaseModel):
 
 
 class Params(Prices):
-    """Where the calls go. `model` is provider/name; `timeout` in seconds; a region by three names. `on_disconnect`: ours."""
+    """Where the calls go. `model` is provider/name; times in seconds; a region by three names. The credentials (SECRETS) are
+    references, or what they refer to. Ours: `on_disconnect`, `silence_timeout`."""
 
     model: Annotated[str, Field(pattern=r"^[^/]+/.+$")]
     api_base: str | None = None
     api_key: str | None = None
+    api_version: str | None = Field(default=None, max_length=64)
     weight: float = Field(default=1, gt=0, allow_inf_nan=False)
+    order: int = 0
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    stream_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    silence_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_parallel_requests: int | None = Field(default=None, ge=1)
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
     region_name: str | None = Field(default=None, max_length=64)
     aws_region_name: str | None = Field(default=None, max_length=64)
     vertex_location: str | None = Field(default=None, max_length=64)
-    on_disconnect: Literal["abort", "drain"] = "abort"
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: str | None = None
+    aws_session_token: str | None = None
+    aws_profile_name: str | None = None
+    aws_role_name: str | None = None
+    aws_bedrock_runtime_endpoint: str | None = None
+    vertex_project: str | None = None
+    vertex_credentials: str | JsonObject | None = None
+    on_disconnect: Literal["abort", "drain"] | None = None
+
+
+SECRETS = frozenset({"api_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "vertex_credentials"})
+"""Members of `litellm_params` that are credentials, or refer to them."""
 
 
 class Info(Prices):
-    """What is known of a deployment. `max_tokens` is the older name of `max_output_tokens`; `hipaa` is ours."""
+    """What is known of a deployment. `max_tokens` is the older name of `max_output_tokens`, `deprecation_date` LiteLLM's of
+    `shutdown_date`. Ours: that, `hipaa`, `capabilities`, `reserved`, `lanes`, `health_check`."""
 
     id: str | None = Field(default=None, min_length=1, max_length=256)
     mode: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
+    max_input_tokens: int | None = Field(default=None, ge=1)
     hipaa: bool = False
+    capabilities: tuple[Capability, ...] | None = None
+    supports_audio_input: bool | None = None
+    supports_function_calling: bool | None = None
+    supports_native_streaming: bool | None = None
+    supports_reasoning: bool | None = None
+    supports_response_schema: bool | None = None
+    supports_vision: bool | None = None
+    reserved: bool = False
+    lanes: tuple[Lane, ...] | None = None
+    health_check: bool = False
+    shutdown_date: date | None = None
+    deprecation_date: date | None = None
 
 
 class Entry(BaseModel):
@@ -114,6 +147,7 @@ class File(BaseModel):
 
     model_list: list[JsonObject] | None = None
     gates: dict[str, list[Gate]] = Field(default_factory=dict[str, list[Gate]])
+    models: dict[str, JsonObject] = Field(default_factory=dict[str, JsonObject])
     policy: Policy | None = None
     organization: OrganizationEntry | None = None
     teams: dict[Name, TeamEntry] = Field(default_factory=dict[Name, TeamEntry])
@@ -170,7 +204,7 @@ def likely(written: str, known: Iterable[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two members of one name; here that is an error."""
+    """PyYAML keeps the last of two members of one name; here that is an error. Dates stay the texts that JSON has for them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set[str]()
@@ -180,3 +214,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{written!r} stands twice", key.start_mark)
             seen.add(written)
         return cast("dict[Hashable, object]", super().construct_mapping(node, deep))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

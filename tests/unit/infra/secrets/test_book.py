@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.secrets.book import REFRESH_S, Secrets
-from infra.secrets.vault import Leased, VaultAway, VaultRefuses
+from infra.secrets.book import REFRESH_S, Leased, Secrets, VaultAway, VaultRefuses
 
 KEY, MADE = "vault:secret/data/openai#api_key", "vault:aws/creds/r#access_key"
 
@@ -151,6 +150,7 @@ async def test_a_file_that_changed_is_read_again_when_refused() -> None:
     on = Bench(values.get)
     assert await on.secrets.of("file:key") == "one"
     values["file:key"] = "two"
+    on.now_s = 90
     assert await on.secrets.refused("file:key")
 
 

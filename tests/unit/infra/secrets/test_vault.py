@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from infra.secrets.vault import Vault, VaultAway, VaultRefuses
+from infra.secrets.book import VaultAway, VaultRefuses
+from infra.secrets.vault import Vault
 from infra.settings import Settings
 from tests.mocks.vault import JWT, ROLE_ID, SECRET_ID, MockVault, dynamic, kv
 

@@ -55,6 +55,28 @@ def test_models_without_a_price_are_named(invoke: Invoke, file: Path) -> None:
     assert "a: vllm/own has no price" in invoke("config", "check", str(file)).stderr
 
 
+def test_native_providers_are_priced_by_the_list_that_books_them(invoke: Invoke, file: Path) -> None:
+    file.write_text(
+        "model_list: [{model_name: a, litellm_params: {model: bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0,"
+        " aws_region_name: eu-central-1}}, {model_name: b, litellm_params: {model: vertex_ai/gemini-2.5-pro}},"
+        " {model_name: c, litellm_params: {model: litellm/anthropic/claude-sonnet-4-5}}]"
+    )
+    assert "has no price" not in invoke("config", "check", str(file)).stderr
+
+
+def test_check_fails_when_a_fallback_is_shut_down_too_early(invoke: Invoke, file: Path) -> None:
+    file.write_text(
+        "model_list: [{model_name: a, litellm_params: {model: echo/a}}, {model_name: b, litellm_params: {model: echo/b},"
+        " model_info: {shutdown_date: 2001-02-03}}]\nmodels: {a: {fallbacks: [b]}}"
+    )
+    result = invoke("config", "check", str(file), "--json")
+    told = "a falls back on b, which was shut down on 2001-02-03: name another model"
+    assert (result.exit_code, json.loads(result.stdout)["valid"]) == (1, False)
+    assert json.loads(result.stdout)["problems"] == [told]
+    assert "Warning: b: echo/b was shut down by its provider on 2001-02-03" in result.stderr
+    assert told in result.stderr
+
+
 def test_plan_is_2_if_there_is_something_to_do(invoke: Invoke, stub: Stub, file: Path) -> None:
     _standing(stub)
     result = invoke("config", "plan", str(file))
@@ -167,7 +189,7 @@ identity_providers: {okta: {issuer: 'https://okta.example', audiences: [sluice]}
 def test_import_prints_the_mapping_and_lists_the_rest(invoke: Invoke, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(
-        "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: sk-x, order: 2}}]\n"
+        "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: sk-x, tags: [x]}}]\n"
         "litellm_settings: {drop_params: true, request_timeout: 5}"
     )
     result = invoke("config", "import-litellm", str(file))
@@ -175,9 +197,10 @@ def test_import_prints_the_mapping_and_lists_the_rest(invoke: Invoke, tmp_path: 
     parsed = read([("out", result.stdout)])
     assert parsed.organization_policy is not None
     assert parsed.organization_policy.timeout_s == 5
-    assert f"Not mapped: {file}: model_list[0].litellm_params.order: deployments of one name" in result.stderr
+    assert f"Not mapped: {file}: model_list[0].litellm_params.tags: no deployment is chosen" in result.stderr
+    assert "Note: " in result.stderr
     assert "litellm_settings.drop_params" in result.stderr
-    assert "2 not mapped." in result.stderr
+    assert "1 not mapped." in result.stderr
     assert "sk-x" not in result.stdout + result.stderr
 
 

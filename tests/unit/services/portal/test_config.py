@@ -58,7 +58,20 @@ def test_literal_key_becomes_a_reference_that_tells_nothing() -> None:
     assert parsed.models is not None
     assert parsed.models[0].deployments[0].api_key == f"file/{name}"
     assert again.secrets == parsed.secrets
-    assert "secret" not in repr(parsed)
+    assert "very-secret" not in repr(parsed)
+
+
+def test_every_literal_credential_becomes_a_reference() -> None:
+    parsed = parse(
+        "model_list: [{model_name: a, litellm_params: {model: bedrock/a, aws_region_name: x, aws_access_key_id: AKIA-literal,"
+        " aws_secret_access_key: aws-literal, aws_session_token: token-literal}},"
+        " {model_name: b, litellm_params: {model: vertex_ai/a, vertex_credentials: {private_key: json-literal}}}]"
+    )
+    assert set(parsed.secrets.values()) == {"AKIA-literal", "aws-literal", "token-literal", '{"private_key":"json-literal"}'}
+    aws, vertex = (model.deployments[0] for model in parsed.models or ())
+    references = [aws.aws.access_key_id, aws.aws.secret_access_key, aws.aws.session_token, vertex.vertex.credentials]
+    assert {f"file/{name}" for name in parsed.secrets} == set(references)
+    assert "literal" not in repr(parsed)
 
 
 def test_policies_of_organization_and_teams() -> None:

@@ -50,6 +50,12 @@ def test_routing_goes_into_every_model() -> None:
     assert parsed.warnings == ()
 
 
+def test_streams_have_a_time_of_their_own() -> None:
+    parsed = parse("router_settings: {stream_timeout: 7}")
+    assert [model(parsed, name).deployments[0].first_token_timeout_s for name in "abc"] == [7, 7, 7]
+    assert parse("litellm_settings: {stream_timeout: 8}").warnings == ()
+
+
 def test_models_without_routing_are_as_they_were() -> None:
     assert (model(parse(""), "a").strategy, model(parse(""), "a").num_retries) == ("simple-shuffle", None)
 
@@ -118,7 +124,7 @@ LISTED = {
     "router_settings: {redis_host: os.environ/REDIS_HOST}": ("note", "redis_host: Sluice has a Redis of its own"),
     "router_settings: {retry_policy: {}}": ("warning", "router_settings.retry_policy: failures are told apart"),
     "router_settings: {num_retrys: 2}": ("warning", "router_settings.num_retrys: not supported; it has no effect (did you mean"),
-    "litellm_settings: {drop_params: true}": ("warning", "litellm_settings.drop_params: members of a body are passed on"),
+    "litellm_settings: {drop_params: true}": ("note", "litellm_settings.drop_params: what a provider is known not to take"),
     "litellm_settings: {default_team_settings: []}": ("warning", "default_team_settings: write the teams under `teams`"),
     "litellm_settings: {json_logs: true}": ("note", "litellm_settings.json_logs: logs are lines of JSON"),
     "litellm_settings: {callbacks: prometheus}": ("note", "litellm_settings.callbacks: prometheus: each process shows"),
@@ -150,8 +156,8 @@ def test_langfuse_is_heard_under_each_name() -> None:
 def test_the_master_key_shows_nowhere() -> None:
     parsed = parse("general_settings: {master_key: sk-very-secret}")
     assert parsed.master_key == "sk-very-secret"
-    assert "secret" not in repr(parsed)
-    assert "secret" not in parsed.over(Configuration()).model_dump_json()
+    assert "very-secret" not in repr(parsed)
+    assert "very-secret" not in parsed.over(Configuration()).model_dump_json()
 
 
 def test_the_example_in_the_documentation() -> None:
@@ -180,8 +186,8 @@ def test_what_cannot_be_used_is_left_out_and_listed() -> None:
     text = """
 model_list:
   - {model_name: "*", litellm_params: {model: "openai/*"}}
-  - {model_name: a, litellm_params: {model: gpt-4o, api_key: sk-literal-1, order: 1}}
-  - {model_name: b, litellm_params: {model: groq/llama}}
+  - {model_name: a, litellm_params: {model: gpt-4o, api_key: sk-literal-1, tags: [x]}}
+  - {model_name: b, litellm_params: {model: acme/llama}}
   - {model_name: c, litellm_params: {model: openai/c, api_key: sk-literal-2, api_version: x}, model_info: {id: c, base_model: d}}
   - {model_name: d, litellm_params: {model: openai/d, api_key: sk-literal-1}}
 router_settings: {fallbacks: [{a: [b, c]}, {b: [c]}], default_fallbacks: [b], redis_host: h, model_group_alias: {x: a, y: b}}
@@ -205,7 +211,7 @@ general_settings: {master_key: sk-master}
     for told in (
         "model_list[0].model_name: wildcards",
         "model_list[2].litellm_params.api_base: give the address",
-        "model_list[1].litellm_params.order",
+        "model_list[1].litellm_params.tags",
         "model_list[3].litellm_params.api_version",
         "model_list[3].model_info.base_model",
         "router_settings.fallbacks[0].a: no model 'b'",
@@ -218,3 +224,22 @@ general_settings: {master_key: sk-master}
     assert "sk-" not in everything, "a secret is never printed"
     assert "master_key: it stands literally" in "".join(imported.notes)
     assert read([("g.yaml", imported.text)]).warnings == ()
+
+
+def test_no_credential_of_any_kind_is_printed() -> None:
+    text = """
+model_list:
+  - model_name: a
+    litellm_params: {model: bedrock/x, aws_region_name: r, aws_access_key_id: literal-1, aws_secret_access_key: literal-2}
+  - {model_name: b, litellm_params: {model: vertex_ai/x, vertex_location: r, vertex_credentials: {private_key: literal-3}}}
+  - {model_name: c, litellm_params: {model: openai/c, api_key: "vault:secret/x#key"}}
+  - {model_name: d, litellm_params: {model: vertex_ai/x, vertex_credentials: /etc/vertex.json}}
+"""
+    imported = import_litellm("f.yaml", text)
+    params = [entry["litellm_params"] for entry in yaml.safe_load(imported.text)["model_list"]]
+    assert params[0]["aws_access_key_id"] == "os.environ/AWS_ACCESS_KEY_ID"
+    assert params[0]["aws_secret_access_key"] == "os.environ/AWS_SECRET_ACCESS_KEY"
+    assert params[1]["vertex_credentials"] == "os.environ/VERTEX_CREDENTIALS"
+    assert params[2]["api_key"] == "vault:secret/x#key"
+    assert params[3]["vertex_credentials"] == "file:/etc/vertex.json"
+    assert "literal-" not in imported.text + "".join((*imported.left_out, *imported.notes))

@@ -19,6 +19,7 @@ from infra.prices import PriceBook
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
 from infra.redis.quota import Taken, Wish
+from infra.signing import Signer
 from infra.telemetry.spans import Tracing
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model, Price
@@ -28,8 +29,10 @@ from schemas.policy import EffectivePolicy
 from schemas.reply import Event
 from schemas.slip import Stage
 from schemas.topics import Lane
+from services.router.auto.base import Judged
 from services.router.books import Books
 from services.router.calling import Calls
+from services.router.chooser import Chooser
 from services.router.dispatch import Dispatcher
 from services.router.gates.composite import Gates
 from services.router.gates.prometheus import Reading
@@ -42,6 +45,7 @@ from services.router.providers.base import DONE, ProviderFailure, ProviderReques
 from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
+from services.router.shadow import Shadows
 from services.router.strategies.base import Chance
 from services.router.strategies.composite import Strategies
 from tests.fakes.redis import LuaRedis
@@ -249,7 +253,11 @@ class Bench:
         calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing("router", None))
         hedges = Hedges(lambda d, stream: self.strategies.p95_ms(d, stream))
         self.sender = Sender(calls, records, self.running, books, self.clock, self.dispatcher, purse, hedges, self._renew)
-        self.router = Router(self.control, records, self.dispatcher, self.sender, self.running, books, purse, self.clock)
+        chooser = Chooser(self.control, self._judge)
+        self.shadows = Shadows(self.control, cast("Post", self.post), Signer(b"0" * 32), self.clock)
+        self.router = Router(
+            self.control, records, self.dispatcher, self.sender, self.running, books, purse, self.clock, chooser, self.shadows
+        )
 
     async def handle(self, given: Job | None = None) -> Outcome:
         return await self.router.handle(given or job(), Delivery("00-" + "1" * 32 + "-" + "2" * 16 + "-00", suspect=False))
@@ -260,6 +268,9 @@ class Bench:
             given = outcome.job
             await asyncio.sleep(max(0, given.not_before_ms - self.clock()) / 1000)
         return outcome
+
+    async def _judge(self, text: str) -> Judged:
+        raise AssertionError("nobody asks how hard it is")
 
     async def _renew(self, deployment: Deployment) -> bool:
         """A credential that was refused is another one now if `renewed` says so, once."""

@@ -114,11 +114,20 @@ async def test_addresses(google: MockGemini, vertex: Vertex, changes: dict[str, 
     assert "CANARY" not in repr(door)
 
 
-async def test_google_reads_what_lies_in_its_cloud_itself(google: MockGemini, vertex: Vertex) -> None:
-    part: JsonObject = {"type": "image_url", "image_url": {"url": "gs://bucket/cat.png"}}
-    await vertex.call(asked(google, {"messages": [{"role": "user", "content": [part]}]}))
+def pictured(url: str) -> JsonObject:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+async def test_google_fetches_what_lies_on_the_web_itself(google: MockGemini, vertex: Vertex) -> None:
+    await vertex.call(asked(google, pictured("https://example.com/cat.png")))
     sent: Any = google.asked[0]["contents"]
-    assert sent[0]["parts"] == [{"fileData": {"mimeType": "image/png", "fileUri": "gs://bucket/cat.png"}}]
+    assert sent[0]["parts"] == [{"fileData": {"mimeType": "image/png", "fileUri": "https://example.com/cat.png"}}]
+
+
+async def test_nobody_reads_a_bucket_with_the_rights_of_the_project(google: MockGemini, vertex: Vertex) -> None:
+    with pytest.raises(ProviderFailure, match="data URL"):
+        await vertex.call(asked(google, pictured("gs://bucket/cat.png")))
+    assert not google.asked
 
 
 @pytest.mark.parametrize(("model", "calls"), [("gemini-embedding-001", 3), ("text-embedding-005", 1)])
