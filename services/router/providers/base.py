@@ -74,6 +74,7 @@ class Provider(Protocol):
 
     def stream(self, request: ProviderRequest) -> AsyncGenerator[Sequence[str]]:
         """The data of the events, in batches of those that arrived together; DONE is the last one of a stream that ended well.
+        An empty batch says that the model is still at it.
 
         Each is a chunk of OpenAI's; the last but DONE holds the usage, with no choices.
         """
