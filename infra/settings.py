@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     drain_s: float = Field(default=20, ge=0, description="how long running jobs may go on after SIGTERM")
     redis_timeout_s: float = Field(default=0.25, gt=0)
 
+    auto_weights: Path | None = Field(
+        default=None, description="classifier of models with `auto`, as services/router/auto/train.py writes it; none: ours"
+    )
+
     objects: str = Field(
         default="", description="where the files of /v1/files lie: a folder, or a URL that fsspec takes (s3://bucket/prefix)"
     )

@@ -3,11 +3,11 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from infra.embeddings.lazy import Embeds
 from schemas.errors import InvalidRequest
 from schemas.job import Api
 from services.router.providers.base import ProviderFailure, ProviderRequest
@@ -20,49 +20,27 @@ if TYPE_CHECKING:
 DIMENSIONS = 384
 
 
-class Embeds(Protocol):
-    """What is needed of infra.embeddings' Embedder."""
-
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]": ...
-    def count_tokens(self, text: str) -> int: ...
-    async def close(self) -> None: ...
-
-
 class Local:
-    """Embeds texts. The model is loaded, and on a new machine built, at first use."""
+    """Embeds texts, with the embedder of this process, which others use too: closing it is theirs who made it."""
 
-    def __init__(self, cache_dir: Path, embedder: Embeds | None = None) -> None:
-        self._cache_dir = cache_dir
+    def __init__(self, embedder: Embeds) -> None:
         self._embedder = embedder
 
     async def call(self, request: ProviderRequest) -> str:
         """Vectors of length 1; a text is read up to its first 256 tokens."""
         texts = _texts(request)
-        embedder = self._loaded()
         try:
-            rows = await embedder.embed(texts)
+            rows = await self._embedder.embed(texts)
         except Exception as error:
             # From None: onnxruntime's errors may repeat the text.
             raise unavailable(request.deployment.id, f"can't embed ({type(error).__name__})", http_status=500) from None
         in_base64 = request.body.get("encoding_format") == "base64"
-        return await asyncio.to_thread(_body, request.deployment.model, texts, rows, embedder, in_base64)
+        return await asyncio.to_thread(_body, request.deployment.model, texts, rows, self._embedder, in_base64)
 
     async def stream(self, request: ProviderRequest) -> AsyncGenerator[Sequence[str]]:
         """Refuses: vectors don't stream."""
         raise _invalid("The local provider only makes embeddings; it does not chat.", "model")
         yield ()
-
-    async def close(self) -> None:
-        if self._embedder is not None:
-            await self._embedder.close()
-
-    def _loaded(self) -> Embeds:
-        if self._embedder is None:
-            # Here, because the import is slow and most routers never embed.
-            from infra.embeddings.minilm import Embedder
-
-            self._embedder = Embedder(self._cache_dir)
-        return self._embedder
 
 
 def _texts(request: ProviderRequest) -> list[str]:
