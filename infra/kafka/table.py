@@ -67,6 +67,7 @@ class ControlTable:
             "operator": self.operators,
             "identity_provider": self.identity_providers,
             "approval": self.approvals,
+            "deployment_state": self.deployment_states,
         }
 
     def get(self, key: str) -> Resource | None:

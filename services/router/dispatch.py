@@ -1,11 +1,12 @@
-"""Whether a job may be sent out now, and to which deployment: gates, health, quotas, in this order."""
+"""Whether a job may be sent out now, and to which deployment: gates, health, order, quotas."""
 
 import asyncio
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from infra import tokens
 from infra.clock import Clock
-from infra.reachable import none_allowed
+from infra.reachable import chain
 from schemas.control import Deployment, Model
 from schemas.errors import Fault, RateLimited, Unavailable
 from schemas.job import Job
@@ -13,6 +14,7 @@ from schemas.topics import Lane
 from services.router import parking, policy
 from services.router.gates.composite import Gates
 from services.router.health import Health
+from services.router.needs import Needs, may_exceed
 from services.router.parking import Later, Moment
 from services.router.places import Place, Places
 from services.router.quota import AT_ONCE, Patience, Quotas
@@ -25,6 +27,11 @@ Found = Place | Later | Fault
 
 _APART_S = 0.05
 """Those who wait for the same moment come up to so far apart."""
+
+_DRAINED_MS = 5_000
+"""Who finds everybody drained comes again after so long: nobody knows when a drain is over."""
+
+_THREAD_FROM = 50_000
 
 
 class Dispatcher:
@@ -48,6 +55,16 @@ class Dispatcher:
         self._chance = chance
         self.strategies = strategies
 
+    async def route(self, job: Job, models: Mapping[str, Model], asked: Model) -> Route:
+        """The way of a job that asks for this one of the `models`. A long prompt is counted on a thread, and only if need be."""
+        counted = 0
+        if may_exceed(job, chain(models, asked)):
+            if tokens.length(job.body) < _THREAD_FROM:
+                counted = tokens.prompt_tokens(job.api, job.body)
+            else:
+                counted = await asyncio.to_thread(tokens.prompt_tokens, job.api, job.body)
+        return Route(models, asked, job.policy, Needs(job, self._clock(), counted))
+
     async def find(self, job: Job, route: Route, tried: Collection[str] = ()) -> Found:
         """A place for the next call, at the model where the route is, or else at those that follow: then the route is there.
 
@@ -55,7 +72,7 @@ class Dispatcher:
         does in any case.
         """
         if not route.model.deployments:
-            return none_allowed(job.model, job.policy.data, job.policy.route).fault()
+            return route.refusal()
         ends: list[Later | Fault] = []
         while True:
             found = await self._find_at(route.model, job, tried)
@@ -66,6 +83,15 @@ class Dispatcher:
             if waits or not route.move("failed"):
                 return _soonest(ends)
 
+    async def find_now(self, job: Job, route: Route, tried: Collection[str] = ()) -> Place | None:
+        """A place at the model where the route is, at a deployment that is not among those `tried`; at once, or not at all."""
+        model = route.model
+        left = [d for d in self._up(model) if d.id not in tried]
+        if not left or (job.lane is Lane.BATCH and self._behind_gate(job, model)):
+            return None
+        found = await self._take(left, job, self.strategies.of(model, job.lane, job.stream), AT_ONCE)
+        return found if isinstance(found, Place) else None
+
     async def _find_at(self, model: Model, job: Job, tried: Collection[str]) -> Found:
         """A place at a deployment of this model that is not among those `tried` in vain, if there is one."""
         if job.lane is Lane.BATCH and (later := self._behind_gate(job, model)):
@@ -74,12 +100,12 @@ class Dispatcher:
         ends = loop.time() + parking.wait_s(job.lane, policy.rest_s(job.deadline_ms, self._clock()))
         again = False
         while True:
-            up = [d for d in model.deployments if not self.health.cools_until(d.id, self._clock())]
+            up = self._up(model)
             if not up:
                 return self._down(job, model)
             best = [d for d in up if d.id not in tried] or up
             patience = Patience(ends - loop.time(), again)
-            found = await self._take(best, job, self.strategies.of(model, job.stream), patience)
+            found = await self._take(best, job, self.strategies.of(model, job.lane, job.stream), patience)
             if isinstance(found, Place):
                 return found
             left_s = ends - loop.time()
@@ -93,11 +119,15 @@ class Dispatcher:
 
     def other(self, model: Model, tried: Collection[str] = ()) -> bool:
         """True if a deployment is up that was not tried yet."""
-        now_ms = self._clock()
-        return any(d.id not in tried and not self.health.cools_until(d.id, now_ms) for d in model.deployments)
+        return any(d.id not in tried for d in self._up(model))
 
     def moment(self) -> Moment:
         return Moment(self._clock(), self._chance())
+
+    def _up(self, model: Model) -> list[Deployment]:
+        """Those that may be asked now: they don't cool down, nor are they drained."""
+        now_ms = self._clock()
+        return [d for d in model.deployments if not self.health.cools_until(d.id, now_ms)]
 
     def _behind_gate(self, job: Job, model: Model) -> Later | None:
         opens_ms = self.gates.closed_until(model, self._clock()) if model.gates else 0
@@ -109,7 +139,7 @@ class Dispatcher:
         lane = job.lane
         left = [d for d in deployments if self._places.room(d, lane)]
         while left:
-            chosen = strategy.choose(left, self._chance)
+            chosen = strategy.choose(_first_in_order(left), self._chance)
             charged = await self._charge(self._places.take(chosen, lane), job, patience)
             if isinstance(charged, Place):
                 return charged
@@ -136,10 +166,11 @@ class Dispatcher:
 
     def _down(self, job: Job, model: Model) -> Later | Fault:
         now = self.moment()
-        until_ms = min(self.health.cools_until(d.id, now.now_ms) for d in model.deployments)
+        cooling = [self.health.cools_until(d.id, now.now_ms) for d in model.deployments if d.id not in self.health.drained]
+        until_ms = min(cooling, default=now.now_ms + _DRAINED_MS)
         if job.lane is Lane.BATCH and (later := parking.while_down(job, until_ms, now)):
             return later
-        return _unavailable(model, (until_ms - now.now_ms) / 1000)
+        return _unavailable(model, (until_ms - now.now_ms) / 1000) if cooling else _all_drained(model)
 
     def _over_quota(self, job: Job, model: Model, deployments: Sequence[Deployment], wait_ms: int) -> Later | Fault:
         now = self.moment()
@@ -151,6 +182,13 @@ class Dispatcher:
             f"The providers of `{model.name}` take no more requests for now: their quota is in use.",
             retry_after_s=max(1, math.ceil(wait_ms / 1000)),
         ).fault()
+
+
+def _first_in_order(deployments: Sequence[Deployment]) -> Sequence[Deployment]:
+    if len(deployments) == 1:
+        return deployments
+    least = min(d.order for d in deployments)
+    return [d for d in deployments if d.order == least]
 
 
 def _soonest(ends: Sequence[Later | Fault]) -> Later | Fault:
@@ -166,3 +204,11 @@ def _unavailable(model: Model, after_s: float) -> Fault:
         retry_after_s=max(1, math.ceil(after_s)),
     )
     return error.fault().model_copy(update={"owner": "provider"})
+
+
+def _all_drained(model: Model) -> Fault:
+    return Unavailable(
+        f"All deployments of `{model.name}` are drained: its operators have stopped new calls for now.",
+        code="deployments_drained",
+        retry_after_s=_DRAINED_MS // 1000,
+    ).fault()

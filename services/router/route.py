@@ -2,29 +2,33 @@
 
 from collections.abc import Mapping
 
-from infra.reachable import chain, may_ask
+from infra.reachable import chain, may_ask, none_allowed
 from schemas.control import Deployment, Model
+from schemas.errors import Fault
 from schemas.policy import EffectivePolicy
 from services.router import policy
+from services.router.needs import Needs
 from services.router.providers.failures import Why
 
 
 class Route:
-    """Where a job is, and where it may go on. `model` is where it is, with those deployments that its policy lets it ask.
+    """Where a job is, and where it may go on. `model` is where it is, with those deployments that its policy lets it ask, and
+    that can serve what it `needs` (None: nobody looks).
 
     A model that leads on to others is followed there: a fallback's own fallbacks come before the next one of who led to it. No
-    model comes twice, and one without a deployment to ask is passed over.
+    model comes twice, and one without a deployment to ask is passed over, for those that it falls back on: where the prompt is
+    too long for it, on a larger context.
     """
 
-    def __init__(self, models: Mapping[str, Model], asked: Model, rules: EffectivePolicy) -> None:
-        self._models, self._rules = models, rules
+    def __init__(self, models: Mapping[str, Model], asked: Model, rules: EffectivePolicy, needs: Needs | None = None) -> None:
+        self._models, self._rules, self._needs = models, rules, needs
         self._rest: list[str] = []
         self._seen = {asked.name}
         self.asked = asked
         self.model = self._allowed(asked)
         self.most_calls = policy.most_calls(asked, rules.route)
         if not self.model.deployments:
-            self.move("failed")
+            self.move(self._passed_over(asked))
 
     def ahead(self, why: Why) -> list[Model]:
         """The models that follow if the present one fails for this reason."""
@@ -38,7 +42,7 @@ class Route:
             if model.deployments:
                 found.append(model)
             else:
-                names = [*model.fallbacks, *names]
+                names = [*_fallbacks(model, self._passed_over(self._models[name])), *names]
         return found
 
     def move(self, why: Why) -> bool:
@@ -55,10 +59,27 @@ class Route:
         """All deployments that the job may have been sent to before, by id: policy and table may have changed since."""
         return {d.id: d for model in chain(self._models, self.asked) for d in model.deployments}
 
+    def refusal(self) -> Fault:
+        """Why nobody may be asked, where `model` has no deployment."""
+        allowed = self._by_policy(self.asked)
+        if self._needs is None or not allowed:
+            return none_allowed(self.asked.name, self._rules.data, self._rules.route).fault()
+        return self._needs.unmet(self.asked.name, allowed).fault()
+
     def _allowed(self, model: Model) -> Model:
+        allowed, needs = self._by_policy(model), self._needs
+        if needs is not None:
+            allowed = [d for d in allowed if needs.met_by(d)]
+        return model if len(allowed) == len(model.deployments) else model.model_copy(update={"deployments": tuple(allowed)})
+
+    def _by_policy(self, model: Model) -> list[Deployment]:
         data, route = self._rules.data, self._rules.route
-        allowed = tuple(d for d in model.deployments if may_ask(d, data, route))
-        return model if len(allowed) == len(model.deployments) else model.model_copy(update={"deployments": allowed})
+        return [d for d in model.deployments if may_ask(d, data, route)]
+
+    def _passed_over(self, model: Model) -> Why:
+        """Why a model without a deployment to ask leads on."""
+        too_long = self._needs is not None and self._needs.too_long(self._by_policy(model))
+        return "context" if too_long else "failed"
 
 
 def _fallbacks(model: Model, why: Why) -> tuple[str, ...]:

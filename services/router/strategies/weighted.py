@@ -12,9 +12,14 @@ class Weighted:
     def choose(self, deployments: Sequence[Deployment], chance: Chance) -> Deployment:
         if len(deployments) == 1:
             return deployments[0]
-        left = chance() * sum(d.weight for d in deployments)
-        for deployment in deployments:
-            left -= deployment.weight
-            if left < 0:
-                return deployment
-        return deployments[-1]
+        return by_share(deployments, [d.weight for d in deployments], chance)
+
+
+def by_share(deployments: Sequence[Deployment], shares: Sequence[float], chance: Chance) -> Deployment:
+    """One of them, each as often as its share says."""
+    left = chance() * sum(shares)
+    for deployment, share in zip(deployments, shares, strict=True):
+        left -= share
+        if left < 0:
+            return deployment
+    return deployments[-1]

@@ -9,16 +9,19 @@ from infra.kafka.carriage import Finish, PutOff
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Lease
 from infra.redis.quota import Taken
+from infra.tokens import prompt_tokens
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
-from schemas.control import Model
+from schemas.control import Deployment, Model, StrategyName
+from schemas.errors import Fault
 from schemas.gates import WindowGate
-from schemas.job import Api, Estimate, JobStatus
+from schemas.job import Api, Estimate, Job, JobStatus
 from schemas.policy import EffectivePolicy
 from schemas.reply import Failed
 from schemas.topics import Lane
 from schemas.usage import Usage
-from services.router.places import Places
+from services.router.health import IN_A_ROW
+from services.router.places import Place, Places
 from services.router.quota import Quotas, expected_tokens
 from tests.fakes.clock import in_virtual_time
 from tests.unit.services.router.doubles import START_MS, Bench, Hangs, answer, deployment, failure, job, model, virtual_clock
@@ -285,3 +288,178 @@ async def test_a_job_that_could_not_wait_until_the_gate_opens_goes_before_its_de
     on = bench(answer(), table=gated("22:00-06:00"))
     assert status(await on.carry(job(lane=Lane.BATCH, deadline_ms=START_MS + 2 * HOUR_MS))) is JobStatus.COMPLETED
     assert seconds() == 2 * 3600 - 600
+
+
+# Who is asked first
+
+
+def strategic(name: StrategyName, *deployments: Deployment) -> Model:
+    return model(*deployments).model_copy(update={"strategy": name})
+
+
+async def taken(on: Bench, asking: Job, times: int = 1) -> list[str]:
+    """At whom places are found, one after another; none is given back."""
+    route = await on.dispatcher.route(asking, on.control.models, on.control.models["alias"])
+    found = [await on.dispatcher.find(asking, route) for _ in range(times)]
+    return [place.deployment.id for place in found if isinstance(place, Place)]
+
+
+def cool(on: Bench, name: str) -> None:
+    for _ in range(IN_A_ROW):
+        on.health.failed(name, START_MS, virtual_clock())
+
+
+LANES = pytest.mark.parametrize("lane", list(Lane))
+
+
+@LANES
+def test_reserved_capacity_is_spent_first_and_then_paid_for_at_once(lane: Lane) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        reserved = deployment("reserved", reserved=True, max_parallel_requests=1)
+        on = bench(table=strategic("usage-priority", deployment("paid", weight=99), reserved))
+        assert await taken(on, job(lane=lane), 3) == ["reserved", "paid", "paid"]
+        assert seconds() == 0
+
+    check()
+
+
+@in_virtual_time
+async def test_batch_waits_for_reserved_capacity_where_only_interactive_may_burst() -> None:
+    paid = deployment("paid", lanes=(Lane.INTERACTIVE,))
+    on = bench(table=strategic("usage-priority", paid, deployment("reserved", reserved=True, max_parallel_requests=1)))
+    assert await taken(on, job(), 2) == ["reserved", "paid"]
+    assert await taken(on, job(lane=Lane.BATCH)) == []
+    assert seconds() == 4
+
+
+@pytest.mark.parametrize("name", ["simple-shuffle", "cost-based-routing", "latency-based-routing", "usage-priority"])
+def test_the_next_in_order_is_asked_only_when_the_first_cannot_be(name: StrategyName) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        first, second = deployment("first", order=1), deployment("second", order=2, weight=99, reserved=True)
+        busy = first.model_copy(update={"max_parallel_requests": 1})
+        assert await taken(bench(table=strategic(name, second, first)), job(), 3) == ["first"] * 3
+        assert await taken(bench(table=strategic(name, second, busy)), job(), 2) == ["first", "second"]
+        on = bench(table=strategic(name, second, first.model_copy(update={"rpm": 1})))
+        on.quota_waits.append(1_000)
+        assert await taken(on, job()) == ["second"]
+        cool(on, "first")
+        assert await taken(on, job()) == ["second"]
+        assert seconds() == 0
+
+    check()
+
+
+# What operators have taken out
+
+
+@in_virtual_time
+async def test_a_drained_deployment_gets_no_new_calls() -> None:
+    on = bench(table=model(deployment("d1"), deployment("d2")))
+    assert await taken(on, job()) == ["d1"]
+    on.health.drained = ("d1",)
+    assert await taken(on, job(), 3) == ["d2"] * 3
+
+
+@in_virtual_time
+async def test_when_all_are_drained_interactive_is_told_and_batch_waits() -> None:
+    on = bench(answer(), table=model(deployment("d1"), deployment("d2")))
+    on.health.drained = ("d1", "d2")
+    end = await on.handle(job())
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Failed)
+    fault = end.last.fault
+    assert (fault.status, fault.code, fault.retry_after_s, fault.owner) == (503, "deployments_drained", 5, "gateway")
+    outcome = await on.handle(BATCH)
+    assert isinstance(outcome, PutOff)
+    assert outcome.job.not_before_ms == START_MS + 5_000
+    on.health.drained = ()
+    assert status(await on.carry(outcome.job)) is JobStatus.COMPLETED
+
+
+@in_virtual_time
+async def test_one_that_cools_down_beside_a_drained_one_says_when_it_is_back() -> None:
+    on = bench(table=model(deployment("d1"), deployment("d2")))
+    on.health.drained = ("d1",)
+    cool(on, "d2")
+    end = await on.handle(job())
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Failed)
+    assert (end.last.fault.code, end.last.fault.retry_after_s) == ("provider_unavailable", 5)
+
+
+# A place at once, for a call beside a slow one
+
+
+async def now(on: Bench, *tried: str, asking: Job | None = None) -> str | None:
+    """At whom there is a place now, for a job that asks."""
+    given = asking or job()
+    route = await on.dispatcher.route(given, on.control.models, on.control.models["alias"])
+    place = await on.dispatcher.find_now(given, route, tried)
+    assert seconds() == 0
+    return place.deployment.id if place else None
+
+
+@in_virtual_time
+async def test_a_hedge_goes_to_one_that_was_not_tried_and_is_charged() -> None:
+    on = bench(table=model(deployment("d1"), deployment("d2", rpm=60)))
+    assert await now(on, "d1") == "d2"
+    assert on.charged["d2", Lane.INTERACTIVE] == 1
+    assert await now(on, "d1", "d2") is None
+    cool(on, "d2")
+    assert await now(on, "d1") is None
+
+
+@in_virtual_time
+async def test_a_hedge_waits_for_nothing() -> None:
+    on = bench(table=model(deployment("d1"), deployment("d2", rpm=60, max_parallel_requests=1)))
+    on.quota_waits.append(1)
+    assert await now(on, "d1") is None
+    assert [wish.patience_ms for wish in on.wishes] == [0]
+    assert await now(on, "d1") == "d2", "what was not charged was given back"
+    assert await now(on, "d1") is None, "no place is left"
+
+
+@in_virtual_time
+async def test_a_closed_gate_holds_a_hedge_of_batch() -> None:
+    on = bench(table=gated("22:00-06:00").model_copy(update={"deployments": (deployment("d1"), deployment("d2"))}))
+    assert await now(on, "d1", asking=BATCH) is None
+    assert await now(on, "d1") == "d2"
+
+
+# What the request needs
+
+
+SHORT_AND_LONG = model(deployment("short", max_input_tokens=100), deployment("long"))
+
+
+@in_virtual_time
+async def test_a_prompt_is_counted_where_its_length_matters() -> None:
+    on = bench(table=SHORT_AND_LONG)
+    assert await taken(on, job(body=chat("word " * 50))) == ["short"]
+    assert await taken(on, job(body=chat("word " * 200))) == ["long"]
+    estimated = Estimate(input_tokens=130, output_tokens=9)
+    assert await taken(on, job(body=chat("word " * 90), estimate=estimated)) == ["short"], "an estimate is more than there is"
+
+
+async def test_a_long_prompt_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    async def to_thread(count: Callable[[Api, JsonObject], int], api: Api, body: JsonObject) -> int:
+        asked.append(count)
+        return count(api, body)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    assert await taken(bench(table=SHORT_AND_LONG), job(body=chat("word " * 20_000))) == ["long"]
+    assert asked == [prompt_tokens]
+
+
+@in_virtual_time
+async def test_a_request_that_nobody_can_serve_is_told_why_before_anybody_waits() -> None:
+    on = bench(table=model(deployment(capabilities=("tools",))))
+    asking = job(stream=True)
+    route = await on.dispatcher.route(asking, on.control.models, on.control.models["alias"])
+    fault = await on.dispatcher.find(asking, route)
+    assert isinstance(fault, Fault)
+    assert (fault.status, fault.code) == (400, "unsupported_capability")
