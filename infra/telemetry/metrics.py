@@ -42,6 +42,7 @@ CACHE_LOOKUPS = Counter("sluice_cache_lookups_total", "looks into the exact cach
 GUARD_VERDICTS = Counter("sluice_guard_verdicts_total", "what the guard decided", ("verdict",), registry=REGISTRY)
 WEBHOOKS = Counter("sluice_webhooks_total", "tries to deliver a webhook, by what became of them", ("result",), registry=REGISTRY)
 ATTEMPTS = Counter("sluice_attempts_total", "provider calls", ("provider", "status"), registry=REGISTRY)
+SHADOWS = Counter("sluice_shadows_total", "copies of jobs for another model: sent, or dropped", ("result",), registry=REGISTRY)
 PUT_OFF = Counter("sluice_put_off_total", "batch jobs that were put off", ("why",), registry=REGISTRY)
 ROWS = Counter("sluice_rows_total", "rows written to ClickHouse", ("table",), registry=REGISTRY)
 TOKEN_USAGE = Histogram(
@@ -72,6 +73,32 @@ FIRST_TOKEN_SECONDS = Histogram(
     buckets=_GENAI_SECONDS,
     registry=REGISTRY,
 )
+
+DEPLOYMENT_CALLS = Counter(
+    "sluice_deployment_calls_total", "provider calls, by what became of them", ("deployment", "outcome"), registry=REGISTRY
+)
+DEPLOYMENT_SECONDS = Histogram(
+    "sluice_deployment_call_seconds",
+    "a provider call that went well",
+    ("deployment",),
+    buckets=_GENAI_SECONDS,
+    registry=REGISTRY,
+)
+DEPLOYMENT_FIRST_TOKEN_SECONDS = Histogram(
+    "sluice_deployment_first_token_seconds",
+    "until a provider's first token, of a stream that went well",
+    ("deployment",),
+    buckets=_GENAI_SECONDS,
+    registry=REGISTRY,
+)
+DEPLOYMENT_STATE = Gauge(
+    "sluice_deployment_state", "0 closed, 1 half open, 2 open, 3 quarantined, 4 drained", ("deployment",), registry=REGISTRY
+)
+DEPLOYMENT_LIMIT = Gauge(
+    "sluice_deployment_limit", "calls at once that a deployment may have from this process", ("deployment",), registry=REGISTRY
+)
+FALLBACKS = Counter("sluice_fallbacks_total", "jobs that went on to another model", ("model", "to"), registry=REGISTRY)
+HEDGES = Counter("sluice_hedges_total", "second calls beside slow ones, by who was first", ("result",), registry=REGISTRY)
 
 
 def exposition() -> bytes:

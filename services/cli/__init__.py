@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "operators": "Credentials for administration, with a role: create, list, show, set, revoke.",
     "identity-providers": "OIDC issuers whose tokens say who asks: create, list, show, set, delete.",
     "models": "Models and their deployments: list, show.",
+    "deployments": "Deployments as they are now: list, drain, resume.",
     "whoami": "As whom these commands administrate.",
     "policy": "Explain a policy: of a key or a team, of a job then and now.",
     "events": "Who changed what, when and why.",
@@ -72,7 +73,9 @@ def _app_of(name: str) -> typer.Typer:
             from services.cli import keys
 
             return keys.app
-        case "organization" | "projects" | "environments" | "users" | "operators" | "budgets" | "limits" | "models":
+        case (
+            "organization" | "projects" | "environments" | "users" | "operators" | "budgets" | "limits" | "models" | "deployments"
+        ):
             return import_module(f"services.cli.{name}").app
         case "identity-providers":
             from services.cli import identity_providers

@@ -13,6 +13,7 @@ from infra.secret_files import admin_key
 from services.portal.admin.alerts import alert_endpoints
 from services.portal.admin.approvals import approval_operations
 from services.portal.admin.authentication import Authentication
+from services.portal.admin.deployments import deployment_endpoints
 from services.portal.admin.explain import explain_endpoints
 from services.portal.admin.operators import operator_endpoints
 from services.portal.admin.refusals import Refusals
@@ -22,6 +23,7 @@ from services.portal.alerts import AlertDesk
 from services.portal.approvals import Approvals
 from services.portal.books import Books
 from services.portal.dead import Dead
+from services.portal.deployments import Deployments
 from services.portal.handler import Admin
 from services.portal.hooks import ItsmHook, itsm_secrets
 from services.portal.identities import Identities
@@ -52,6 +54,7 @@ class Portal:
             *spending_endpoints(Explanations(platform, self._admin.budgets)),
             *explain_endpoints(table, self._books, clock),
             *alert_endpoints(self._alerts.kept),
+            *deployment_endpoints(Deployments(self._admin.store, platform.redis, acts)),
         ]
         key = admin_key(settings.data_dir, settings.admin_key.get_secret_value())
         authentication = Authentication(key, table, clock, Identities(self._tokens, table).actor)

@@ -12,6 +12,7 @@ from schemas.topics import RESULTS
 from services.portal import declared, policy
 from services.portal.access import Actor, Right, check, visible
 from services.portal.budgets import Budgets
+from services.portal.config.references import check_credentials
 from services.portal.declared import Configuration
 from services.portal.keys import Keys, limited
 from services.portal.kinds import Kinds
@@ -89,9 +90,10 @@ class Admin:
     async def apply(self, wanted: Configuration, actor: Actor) -> Applied:
         """Makes what is declared stand: models exactly so, policies as a whole; missing teams are created.
 
-        Raises InvalidRequest for what refers to a team that isn't there; NotAllowed.
+        Raises InvalidRequest for what refers to a team that isn't there, and for credentials; NotAllowed.
         """
         check(actor, Right.PLATFORM, what="Applying a configuration")
+        check_credentials(wanted.models)
         async with self.store.writing():
             now_ms = self._platform.clock()
             changes = declared.changes(self.table, wanted, now_ms, lambda prefix: new_id(prefix, now_ms))

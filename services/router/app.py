@@ -14,6 +14,7 @@ from infra.kafka.cancels import Cancels
 from infra.kafka.table import ControlTable
 from infra.platform import Platform
 from infra.prices import PriceBook
+from infra.redis.health import exchange
 from infra.redis.quota import correct, take
 from infra.secrets.book import Secrets
 from infra.settings import Settings
@@ -31,12 +32,16 @@ from services.router.health import Health
 from services.router.hedging import Hedges
 from services.router.leases import Running
 from services.router.places import Places
+from services.router.probes import Probes
 from services.router.providers.registry import Providers
 from services.router.purse import Purse
 from services.router.quota import Quotas
+from services.router.roster import Roster
 from services.router.sending import Sender
 from services.router.shadow import Shadows
+from services.router.shared_health import SharedHealth
 from services.router.strategies.composite import Strategies
+from services.router.tally import Tally
 
 
 class RouterService:
@@ -58,7 +63,13 @@ class RouterService:
         purse = Purse(table, platform.redis, self._estimator, clock)
         self._cancels = Cancels(platform.kafka, self._running.cancel)
         self._metrics = Metrics(partial(_rules, table), clock)
-        dispatcher = self._dispatcher(platform)
+        health = Health()
+        places = Places(health, clock)
+        dispatcher = self._dispatcher(platform, health, places)
+        roster, self._tally = Roster(table), Tally(clock)
+        told = partial(exchange, platform.redis, platform.life)
+        self._shared = SharedHealth(health, places, self._tally, roster, told, self._alerts.raise_, clock)
+        self._probes = Probes(health, lambda: roster.deployments, self._providers.lists_models, clock)
         calls = Calls(self._providers.of, platform.post(self.name), records, platform.tracing)
         hedges = Hedges(dispatcher.strategies.p95_ms)
         renewed = self._providers.renewed
@@ -80,9 +91,7 @@ class RouterService:
 
         return Secrets(settings.secret, Vault(settings), time.monotonic, random.random, away)
 
-    def _dispatcher(self, platform: Platform) -> Dispatcher:
-        health = Health()
-        places = Places(health, platform.clock)
+    def _dispatcher(self, platform: Platform, health: Health, places: Places) -> Dispatcher:
         quotas = Quotas(partial(take, platform.redis), partial(correct, platform.redis), places, platform.clock)
         gates = Gates(self._metrics.reading, quotas.share, self._books.input_usd_per_mtok)
         strategies = Strategies(places.busy, self._books.usd_of_the_same, platform.clock)
@@ -94,6 +103,8 @@ class RouterService:
         self._estimator.start()
         await self._running.start()
         await self._metrics.start()
+        await self._shared.start()
+        await self._probes.start()
         await self._cancels.start()
         await asyncio.gather(self._stage.start(), self._delays.start())
 
@@ -110,6 +121,8 @@ class RouterService:
         await self._stage.stop()
         await self._shadows.close()
         await self._cancels.stop()
+        await self._probes.stop()
+        await self._shared.stop()
         await self._metrics.stop()
         await self._running.stop()
         await self._books.stop()

@@ -1,4 +1,5 @@
-"""Calls at once at each deployment, as many as its provider allows this router, or as it bears while it recovers.
+"""Calls at once at each deployment: as many as its provider allows this router, as it has been seen to bear, or as it bears while
+it recovers.
 
 A place that is given back goes to whoever waits for it: interactive first, but for the tenth that is batch's, as in
 infra/kafka/capacity.
@@ -6,13 +7,14 @@ infra/kafka/capacity.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from infra.clock import Clock
 from infra.kafka.capacity import Capacity
 from schemas.control import Deployment
 from schemas.topics import Lane
+from services.router.adaptive import Limit
 from services.router.health import Health, capacity, resize
 
 _NO_LIMIT = 1_000_000
@@ -50,6 +52,7 @@ class Places:
     def __init__(self, health: Health, clock: Clock) -> None:
         self._health, self._clock = health, clock
         self._allowed: dict[str, Capacity] = {}
+        self._limits: dict[str, Limit] = {}
         self._queues: dict[str, _Queue] = {}
         self._busy: Counter[str] = Counter()
 
@@ -57,7 +60,7 @@ class Places:
         """How many more calls of this lane it may have now."""
         if self._health.cools_until(deployment.id, self._clock()):
             return 0
-        return min((places.room(lane) for places in self._capacities(deployment)), default=_NO_LIMIT)
+        return min(places.room(lane) for places in self._capacities(deployment))
 
     def take(self, deployment: Deployment, lane: Lane) -> Place:
         """Takes a place; there has to be room."""
@@ -90,6 +93,62 @@ class Places:
         self._busy[deployment.id] -= 1
         if not self._busy[deployment.id]:
             del self._busy[deployment.id]
+        self._hand_over(deployment)
+
+    def ended(
+        self, deployment: Deployment, latency_ms: float, first_ms: float | None, *, ok: bool, overloaded: bool, tokens: int = 0
+    ) -> None:
+        """A call is over, its place given back. `ok`: it went well; `overloaded`: it was refused for its number, or it hung.
+
+        `first_ms`: until the first token of a stream; `tokens` of the answer.
+        """
+        if not (ok or overloaded):
+            return
+        now_ms, limit = self._clock(), self._limits.setdefault(deployment.id, Limit())
+        before = limit.calls(now_ms)
+        limit.ended(
+            now_ms - int(latency_ms),
+            now_ms,
+            self._busy[deployment.id] + 1,
+            first_ms=first_ms if ok else None,
+            each_ms=latency_ms / max(1, tokens) if ok else None,
+            overloaded=overloaded,
+        )
+        if limit.calls(now_ms) != before:
+            self._hand_over(deployment)
+
+    def limit(self, deployment: Deployment) -> int | None:
+        """How many calls at once it may have from this router; None: any number."""
+        limit = self._limits.get(deployment.id)
+        learned, allowed = limit.calls(self._clock()) if limit else None, deployment.max_parallel_requests
+        return allowed if learned is None else learned if allowed is None else min(learned, allowed)
+
+    def forget(self, deployments: Iterable[str]) -> None:
+        """They are there no more."""
+        for deployment in deployments:
+            self._limits.pop(deployment, None)
+            if not self._busy[deployment]:
+                self._allowed.pop(deployment, None)
+
+    def busy(self, deployment: Deployment) -> int:
+        """How many calls of it are at work here, or about to be."""
+        return self._busy[deployment.id]
+
+    def share(self, deployment: Deployment) -> float:
+        """How much of what its provider allows this router is in use, from 0 to 1."""
+        places, allowed = self._allowed.get(deployment.id), deployment.max_parallel_requests
+        return min(1.0, places.busy / allowed) if places and allowed else 0.0
+
+    def _capacities(self, deployment: Deployment) -> tuple[Capacity, ...]:
+        total = self.limit(deployment) or _NO_LIMIT
+        allowed = self._allowed.get(deployment.id)
+        if allowed is None:
+            allowed = self._allowed[deployment.id] = capacity(total)
+        resize(allowed, total)
+        ramp = self._health.ramp(deployment.id, self._clock())
+        return (allowed, ramp) if ramp else (allowed,)
+
+    def _hand_over(self, deployment: Deployment) -> None:
         queue = self._queues.get(deployment.id)
         if queue is None:
             return
@@ -99,25 +158,6 @@ class Places:
                 waiter = waiting.popleft()
                 if not waiter.done():
                     waiter.set_result(self.take(deployment, lane))
-
-    def busy(self, deployment: Deployment) -> int:
-        """How many calls of it are at work here, or about to be."""
-        return self._busy[deployment.id]
-
-    def share(self, deployment: Deployment) -> float:
-        """How much of what its provider allows this router is in use, from 0 to 1."""
-        places = self._allowed.get(deployment.id)
-        return min(1.0, places.busy / places.total) if places else 0.0
-
-    def _capacities(self, deployment: Deployment) -> tuple[Capacity, ...]:
-        ramp = self._health.ramp(deployment.id, self._clock())
-        if deployment.max_parallel_requests is None:
-            return (ramp,) if ramp else ()
-        allowed = self._allowed.get(deployment.id)
-        if allowed is None:
-            allowed = self._allowed[deployment.id] = capacity(deployment.max_parallel_requests)
-        resize(allowed, deployment.max_parallel_requests)
-        return (allowed, ramp) if ramp else (allowed,)
 
     def _forget(self, deployments: Sequence[Deployment], lane: Lane, waiter: "asyncio.Future[Place]") -> None:
         for deployment in deployments:

@@ -17,6 +17,7 @@ from schemas.completion import Completion
 from schemas.control import (
     Approval,
     Deployment,
+    DeploymentState,
     EchoSettings,
     Environment,
     GroupRule,
@@ -484,6 +485,9 @@ EXAMPLES: dict[str, Message] = {
         cooldown_s=30,
     ),
     "model": Model(name="small", deployments=(_DEPLOYMENT, _ECHO), version=4, owned_by="platform team", created_ms=_ACCEPTED_MS),
+    "drained deployment": DeploymentState(
+        id="azure/gpt-5#2", drained=True, why="moves to another region", since_ms=_ACCEPTED_MS, version=2
+    ),
 }
 
 

@@ -6,6 +6,10 @@ and more. Whatever stands where a credential belongs and is no reference is the 
 
 import hashlib
 import re
+from collections.abc import Iterable
+
+from schemas.control import Model
+from schemas.errors import InvalidRequest
 
 ENVIRONMENT, FILE = "os.environ/", "file/"
 
@@ -25,6 +29,18 @@ def wrong_with(reference: str) -> str | None:
     if found["path"] is None:
         return "name what it refers to, such as env:OPENAI_API_KEY"
     return None if found["path"] and found["field"] else "write vault:PATH#FIELD, such as vault:secret/data/openai#key"
+
+
+def check_credentials(models: Iterable[Model]) -> None:
+    """Raises InvalidRequest for a credential that stands there itself: it would travel, and be kept with the books."""
+    for model in models:
+        for deployment in model.deployments:
+            if not all(map(is_reference, deployment.references)):
+                raise InvalidRequest(
+                    f"Deployment {deployment.id!r} of {model.name!r} has a credential that is no reference: write env:NAME, "
+                    "file:NAME or vault:PATH#FIELD.",
+                    param="models",
+                )
 
 
 def secret_name(secret: str) -> str:

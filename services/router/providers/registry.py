@@ -42,11 +42,9 @@ class Providers:
             self._made[name] = self._makers.get(name, self._openai)()
         return self._made[name]
 
-    async def renewed(self, deployment: Deployment) -> bool:
-        """Its credential was refused: looks for it again at once, and says whether there is another one now."""
-        aws = deployment.aws
-        given = (deployment.api_key, aws.access_key_id, aws.secret_access_key, aws.session_token, deployment.vertex.credentials)
-        return any([await self._secrets.refused(reference) for reference in given if reference])
+    async def renewed(self, deployment: Deployment, age_s: float) -> bool:
+        """The credential with which it was called `age_s` ago was refused: whether there is another one by now."""
+        return any([await self._secrets.refused(reference, age_s) for reference in deployment.references])
 
     async def lists_models(self, deployment: Deployment) -> bool:
         """As `lists_models` of listing.py."""

@@ -551,3 +551,20 @@ def test_the_pattern_for_scanners_finds_keys() -> None:
         assert re.fullmatch(pattern, new_key())
     (example,) = re.findall(r"^sk-sl-\w+$", text, re.MULTILINE)
     assert well_formed(example)
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {"api_key": "sk-CANARY"},
+        {"aws": {"access_key_id": "env:A", "secret_access_key": "CANARY"}},
+        {"vertex": {"credentials": '{"private_key": "CANARY"}'}},
+    ],
+)
+async def test_a_credential_never_gets_into_the_configuration(there: House, api: Api, credentials: dict[str, object]) -> None:
+    model = {"name": "m", "deployments": [{"id": "d", "provider": "acme", "model": "m", **credentials}]}
+    error = await api.refused("PUT", "/config", {"models": [model]})
+    assert (error["param"], "CANARY" in str(error)) == ("models", False)
+    assert "m" not in there.control.table.models
+    model["deployments"] = [{"id": "d", "provider": "acme", "model": "m", "api_key": "vault:secret/data/acme#key"}]
+    assert "model/m" in (await api.ask("PUT", "/config", {"models": [model]}))["applied"]

@@ -272,7 +272,7 @@ class Bench:
     async def _judge(self, text: str) -> Judged:
         raise AssertionError("nobody asks how hard it is")
 
-    async def _renew(self, deployment: Deployment) -> bool:
+    async def _renew(self, deployment: Deployment, _: float) -> bool:
         """A credential that was refused is another one now if `renewed` says so, once."""
         if deployment.id not in self.renewed:
             return False

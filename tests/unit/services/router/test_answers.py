@@ -20,6 +20,13 @@ def test_embeddings() -> None:
     assert reading.usage == {"prompt_tokens": 3}
 
 
+def test_moderations() -> None:
+    reading = read_answer(Api.MODERATIONS, '{"results":[{"flagged":false}]}')
+    assert (reading.usage, reading.finished) == (None, True)
+    with pytest.raises(NoAnswer):
+        read_answer(Api.MODERATIONS, '{"data":[]}')
+
+
 @pytest.mark.parametrize(
     "body",
     ["", "<html>", "[]", "null", "{", '{"id":1}', '{"choices":{}}', '{"error":{"message":"m"},"choices":[]}', "[" * 10_000],

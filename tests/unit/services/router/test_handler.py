@@ -10,9 +10,9 @@ import pytest
 from infra.kafka.carriage import Booked, Finish, Nothing
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Lease
-from schemas.control import Model
+from schemas.control import Model, Price
 from schemas.errors import Fault, SluiceError
-from schemas.job import Job, JobStatus
+from schemas.job import Api, Job, JobStatus
 from schemas.kept import Kept
 from schemas.reply import Answer, Closed, Delta, Failed, Opened
 from services.router import policy
@@ -488,3 +488,26 @@ async def test_a_waiting_job_does_not_block_another() -> None:
     other: Job = job(id="job_018f00000000700080000000000000bb")
     assert isinstance(finished(await bench.handle(other)).last, Answer)
     assert await first == Nothing()
+
+
+MODERATION = {"api": Api.MODERATIONS, "body": {"input": "one two three"}}
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "booked"),
+    [
+        (None, "", ("none", 0, "0")),
+        (Price(input_usd=Decimal("0.001"), output_usd=Decimal(0)), "", ("estimated", 3, "0.003")),
+        (Price(input_usd=Decimal("0.001"), output_usd=Decimal(0)), ',"usage":{"prompt_tokens":5}', ("provider", 5, "0.005")),
+    ],
+)
+@in_virtual_time
+async def test_a_moderation_is_free_unless_a_price_stands_beside_the_deployment(
+    price: Price | None, usage: str, booked: tuple[str, int, str]
+) -> None:
+    said = f'{{"results":[{{"flagged":false}}]{usage}}}'
+    end = finished(await Bench(said, table=model(deployment(price=price))).handle(job(**MODERATION)))
+    assert isinstance(end.last, Answer)
+    assert end.last.body == said
+    [attempt] = end.completion.attempts
+    assert (attempt.usage.source, attempt.usage.input_tokens, attempt.cost_usd) == (*booked[:2], Decimal(booked[2]))

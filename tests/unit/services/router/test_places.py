@@ -138,3 +138,75 @@ async def test_whoever_waits_at_two_deployments_gets_one_place() -> None:
     found = await waiter
     assert found is not None
     assert [places.room(target, BATCH) for target in targets] == [0, 1]
+
+
+# A limit that was found out
+
+
+def found_out(places: Places, target: Deployment, calls: int = 60) -> None:
+    """All of so many calls at once, and of those that follow them, are refused: the limit is half as many."""
+    held = [places.take(target, INTERACTIVE) for _ in range(calls - 1)]
+    for _ in range(200):
+        places.take(target, INTERACTIVE).give_back()
+        places.ended(target, 100, None, ok=False, overloaded=True)
+    for place in held:
+        place.give_back()
+
+
+def test_calls_that_are_refused_leave_fewer_places_with_a_share_for_each_lane() -> None:
+    places, target = Places(Health(), lambda: 1_000), deployment()
+    found_out(places, target)
+    assert places.limit(target) == 30
+    assert len(fill(places, target, BATCH)) == 30 - 7
+    assert len(fill(places, target, INTERACTIVE)) == 7
+
+
+def test_the_lower_limit_holds_and_a_share_is_that_of_what_the_provider_allows() -> None:
+    places, target = Places(Health(), lambda: 1_000), deployment(max_parallel_requests=50)
+    assert places.limit(target) == 50
+    found_out(places, target)
+    assert places.limit(target) == 30
+    fill(places, target, BATCH)
+    assert places.share(target) == 23 / 50
+    assert places.limit(deployment(max_parallel_requests=20)) == 20
+
+
+def test_calls_that_fail_for_other_reasons_or_are_cancelled_say_nothing() -> None:
+    places, target = Places(Health(), lambda: 1_000), deployment()
+    for _ in range(1_000):
+        places.ended(target, 100, None, ok=False, overloaded=False)
+    assert places.limit(target) is None
+    assert places.room(target, BATCH) > 1_000
+
+
+def test_those_at_work_count_when_a_limit_comes() -> None:
+    places, target = Places(Health(), lambda: 1_000), deployment()
+    fill(places, deployment(max_parallel_requests=40), INTERACTIVE)
+    found_out(places, target, 24)
+    assert places.limit(target) == 30
+    assert places.room(target, INTERACTIVE) == 0
+
+
+def test_what_is_gone_has_no_limit_any_more() -> None:
+    places, target = Places(Health(), lambda: 1_000), deployment()
+    found_out(places, target)
+    places.forget([target.id])
+    assert places.limit(target) is None
+
+
+@in_virtual_time
+async def test_a_limit_that_grows_lets_those_in_who_wait() -> None:
+    places, target = Places(Health(), virtual_clock), deployment()
+    found_out(places, target, 8)
+    held = fill(places, target, INTERACTIVE) + fill(places, target, BATCH)
+    waiters = [asyncio.create_task(places.wait([target], INTERACTIVE, 1_000)) for _ in range(3)]
+    before = places.limit(target)
+    assert before
+    for _ in range(300):
+        await asyncio.sleep(0.1)
+        places.ended(target, 100, 100, ok=True, overloaded=False)
+    assert (places.limit(target) or 0) > before
+    assert any(waiter.done() for waiter in waiters)
+    assert held
+    for waiter in waiters:
+        waiter.cancel()

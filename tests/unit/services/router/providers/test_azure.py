@@ -134,3 +134,9 @@ def test_words_of_errors(provider: Azure, body: JsonObject, words: dict[str, str
 
 def test_what_is_no_json_has_no_words(provider: Azure) -> None:
     assert provider.words(502, {}, b"<html>") == {}
+
+
+async def test_who_wants_a_moderation_is_told_to_ask_another(azure: MockAzure, provider: Azure) -> None:
+    with pytest.raises(ProviderFailure, match="no moderations") as refused:
+        await provider.call(request(azure, api=Api.MODERATIONS, body={"input": "one"}))
+    assert (refused.value.fault.status, refused.value.kind) == (400, "final")

@@ -117,7 +117,7 @@ async def test_a_schema_is_filled_in(google: MockGemini, gemini: Gemini) -> None
     schema: JsonObject = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
     form: JsonObject = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     said = message(await gemini.call(asked(google, {**HI, "response_format": form})))
-    assert json.loads(said["content"]) == {"n": 1}
+    assert json.loads(said["content"]) == {"n": 7}
 
 
 async def test_a_picture_is_seen(google: MockGemini, gemini: Gemini) -> None:

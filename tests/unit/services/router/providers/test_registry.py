@@ -46,11 +46,11 @@ async def test_a_refused_credential_is_looked_for_wherever_it_may_lie() -> None:
     assert [await secrets.of(reference) for reference in values] == ["one", "two"]
     keyed = Deployment(id="k", provider="openai", model="m", api_key="env:A")
     signed = Deployment(id="s", provider="bedrock", model="m", aws=AwsSettings(access_key_id="env:A", secret_access_key="env:B"))
-    assert not await providers.renewed(keyed)
+    assert not await providers.renewed(keyed, 0)
     values["env:B"] = "three"
-    assert not await providers.renewed(keyed)
-    assert await providers.renewed(signed)
-    assert not await providers.renewed(Deployment(id="n", provider="ollama", model="m"))
+    assert not await providers.renewed(keyed, 0)
+    assert await providers.renewed(signed, 0)
+    assert not await providers.renewed(Deployment(id="n", provider="ollama", model="m"), 0)
 
 
 def _secrets() -> Secrets:
