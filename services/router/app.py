@@ -65,8 +65,8 @@ class RouterService:
         self._metrics = Metrics(partial(_rules, table), clock)
         health = Health()
         places = Places(health, clock)
-        dispatcher = self._dispatcher(platform, health, places)
         roster, self._tally = Roster(table), Tally(clock)
+        dispatcher = self._dispatcher(platform, health, places)
         told = partial(exchange, platform.redis, platform.life)
         self._shared = SharedHealth(health, places, self._tally, roster, told, self._alerts.raise_, clock)
         self._probes = Probes(health, lambda: roster.deployments, self._providers.lists_models, clock)
@@ -95,7 +95,7 @@ class RouterService:
         quotas = Quotas(partial(take, platform.redis), partial(correct, platform.redis), places, platform.clock)
         gates = Gates(self._metrics.reading, quotas.share, self._books.input_usd_per_mtok)
         strategies = Strategies(places.busy, self._books.usd_of_the_same, platform.clock)
-        return Dispatcher(health, places, quotas, gates, platform.clock, random.random, strategies)
+        return Dispatcher(health, places, quotas, gates, platform.clock, random.random, strategies, self._tally)
 
     async def start(self) -> None:
         self._secrets.start()

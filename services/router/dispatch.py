@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from infra import tokens
 from infra.clock import Clock
 from infra.reachable import chain
+from schemas.attempt import Attempt
 from schemas.control import Deployment, Model
 from schemas.errors import Fault, RateLimited, Unavailable
 from schemas.job import Job
@@ -21,6 +22,7 @@ from services.router.quota import AT_ONCE, Patience, Quotas
 from services.router.route import Route
 from services.router.strategies.base import Chance, Strategy
 from services.router.strategies.composite import Strategies
+from services.router.tally import Outcome, Tally
 
 Found = Place | Later | Fault
 """A place at a deployment; until when the job is put off (batch); or the fault with which it ends (interactive, or too late)."""
@@ -32,6 +34,7 @@ _DRAINED_MS = 5_000
 """Who finds everybody drained comes again after so long: nobody knows when a drain is over."""
 
 _THREAD_FROM = 50_000
+_OVERLOADED = frozenset({429, 503, 529})
 
 
 class Dispatcher:
@@ -46,6 +49,7 @@ class Dispatcher:
         clock: Clock,
         chance: Chance,
         strategies: Strategies,
+        tally: Tally,
     ) -> None:
         self.health = health
         self._places = places
@@ -54,6 +58,7 @@ class Dispatcher:
         self._clock = clock
         self._chance = chance
         self.strategies = strategies
+        self.tally = tally
 
     async def route(self, job: Job, models: Mapping[str, Model], asked: Model) -> Route:
         """The way of a job that asks for this one of the `models`. A long prompt is counted on a thread, and only if need be."""
@@ -116,6 +121,15 @@ class Dispatcher:
                 again = True
             elif place := await self._freed(best, job, left_s):
                 return place
+
+    def ended(self, job: Job, call: Deployment, attempt: Attempt, outcome: Outcome, *, hung: bool = False) -> None:
+        """A call of the job is over: tells those who learn from it. `hung`: it took all the time it had."""
+        self.strategies.ended(call, attempt, hung=hung, stream=job.stream)
+        self.quotas.took(call, job, attempt)
+        overloaded = attempt.status == "failed" and (hung or attempt.http_status in _OVERLOADED)
+        tokens_ = attempt.usage.output_tokens
+        self._places.ended(call, attempt.latency_ms, attempt.ttft_ms, ok=outcome == "ok", overloaded=overloaded, tokens=tokens_)
+        self.tally.ended(call.id, outcome, attempt.latency_ms, attempt.ttft_ms)
 
     def other(self, model: Model, tried: Collection[str] = ()) -> bool:
         """True if a deployment is up that was not tried yet."""

@@ -38,6 +38,7 @@ from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
 from services.router.strategies.composite import Strategies
+from services.router.tally import Tally
 from tests.fakes.jobs import SIGNER
 from tests.simulator.chaos import LIFE, Chaos, Life
 from tests.simulator.provider import Ledger, SimProvider
@@ -130,7 +131,7 @@ class Process:
         quotas = Quotas(partial(take, self._redis), partial(correct, self._redis), places, clock)
         gates = Gates(lambda _: None, quotas.share, _BOOKS.input_usd_per_mtok)
         strategies = Strategies(places.busy, _BOOKS.usd_of_the_same, clock)
-        return Dispatcher(health, places, quotas, gates, clock, self._chaos.chance.random, strategies)
+        return Dispatcher(health, places, quotas, gates, clock, self._chaos.chance.random, strategies, Tally(clock))
 
     async def start(self) -> None:
         """Returns when all stages have joined, or when the process has died meanwhile."""

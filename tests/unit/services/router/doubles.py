@@ -48,6 +48,7 @@ from services.router.sending import Sender
 from services.router.shadow import Shadows
 from services.router.strategies.base import Chance
 from services.router.strategies.composite import Strategies
+from services.router.tally import Tally
 from tests.fakes.redis import LuaRedis
 
 START_MS = 1_800_000_000_000
@@ -247,7 +248,7 @@ class Bench:
         quotas = Quotas(self._charge, self._correct, self.places, self.clock)
         gates = Gates(lambda _: self.reading, quotas.share, books.input_usd_per_mtok)
         self.strategies = Strategies(self.places.busy, books.usd_of_the_same, self.clock)
-        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, self.strategies)
+        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, self.strategies, Tally(self.clock))
         self.redis = LuaRedis(self.clock)
         purse = self.purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
         calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing("router", None))

@@ -30,6 +30,7 @@ from services.router.quota import Quotas
 from services.router.strategies.composite import SLOWEST_FIRST_MS, Strategies
 from services.router.strategies.fastest import Fastest, Latencies
 from services.router.strategies.weighted import Weighted
+from services.router.tally import Tally
 from tests.fakes.clock import in_virtual_time
 from tests.unit.services.router.doubles import START_MS, deployment, job, seeded, virtual_clock
 
@@ -126,7 +127,9 @@ class World:
         self.strategies = Strategies(self.places.busy, lambda d, _: Decimal(len(d.id) % 3), virtual_clock)
         quotas = Quotas(self._ask, self._correct, self.places, virtual_clock)
         gates = Gates(lambda _: None, quotas.share, lambda _, now_ms: None)
-        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, virtual_clock, self.chance, self.strategies)
+        self.dispatcher = Dispatcher(
+            self.health, self.places, quotas, gates, virtual_clock, self.chance, self.strategies, Tally(virtual_clock)
+        )
 
     async def walk(self, asking: Job, steps: Sequence[Step]) -> list[Asked]:
         """Where a job is sent that goes this way. Whoever was asked in vain is known to the next step; no place is given back."""
