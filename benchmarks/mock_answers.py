@@ -31,6 +31,10 @@ WORDS: tuple[str, ...] = tuple(_VOCABULARY.split())
 _ENDINGS: tuple[Ending, ...] = ("hang", "cut", "garbage", "truncate", "error")
 _NUMBER = re.compile(r"-(retry|latency|slow|chunkms|words)-(\d{1,6})s?(?=-|$)")
 _STATUS = re.compile(r"-([45]\d\d)(?=-|$)")
+_CATEGORIES = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
+    *("self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic"),
+)
 _USUAL_WORDS = 12
 _MAX_WORDS = 20_000
 _DONE = b"data: [DONE]\n\n"
@@ -80,6 +84,24 @@ class EmbeddingRequest(BaseModel):
 
     def texts(self) -> list[str]:
         return [self.input] if isinstance(self.input, str) else self.input
+
+
+class ModerationRequest(BaseModel):
+    """The members of a moderation request that change the answer; pictures are not looked at."""
+
+    model: str
+    input: str | list[str] | list[_Part]
+    user: str | None = None
+
+    def texts(self) -> list[str]:
+        """What is judged, each by itself; the parts of a message are judged together."""
+        match self.input:
+            case str(text):
+                return [text]
+            case [str(), *_]:
+                return [*self.input]
+            case parts:
+                return ["\n".join(part.text for part in parts if isinstance(part, _Part))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +241,27 @@ def embeddings_body(request: EmbeddingRequest) -> tuple[bytes, int]:
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     body = {"object": "list", "data": data, "model": request.model, "usage": usage}
     return json.dumps(body).encode(), tokens
+
+
+def moderations_body(request: ModerationRequest, behaviour: Behaviour, answer_id: str) -> tuple[bytes, int]:
+    """Who says "kill" is violent, and all else is fine; and the prompt's tokens, which OpenAI itself tells nobody."""
+    texts = request.texts()
+    tokens = sum(map(count_tokens, texts))
+    body: dict[str, object] = {"id": answer_id, "model": request.model, "results": list(map(_judged, texts))}
+    if behaviour.usage:
+        body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json.dumps(body).encode(), tokens
+
+
+def _judged(text: str) -> dict[str, object]:
+    violent = "kill" in text.split()
+    categories = {name: violent and name == "violence" for name in _CATEGORIES}
+    return {
+        "flagged": violent,
+        "categories": categories,
+        "category_scores": {name: float(yes) for name, yes in categories.items()},
+        "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
+    }
 
 
 def vector(text: str, dimensions: int) -> list[float]:

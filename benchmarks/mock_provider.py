@@ -3,7 +3,7 @@
 As a process: `python -m benchmarks.mock_provider --port 9000 [--latency-ms 200] [--ledger FILE]`.
 In a test: `async with MockProvider() as provider: ... provider.base_url, provider.ledger`.
 
-It serves `/v1/chat/completions` (whole and SSE), `/v1/embeddings`, `/v1/models`; and to whoever tests with
+It serves `/v1/chat/completions` (whole and SSE), `/v1/embeddings`, `/v1/moderations`, `/v1/models`; and to whoever tests with
 it: `GET /ledger?after=SEQ&limit=N` (a JSON list), `GET /ledger/summary`, `DELETE /ledger`, and `POST /faults`
 with `{"gpt-x": ["500", "hang"]}`: the next two requests for `gpt-x` fare as `mock-500` and `mock-hang` would,
 and what comes after is answered as ever. The header `x-mock-fault: 500` does the same for one request.
@@ -30,12 +30,14 @@ from benchmarks.mock_answers import (
     Behaviour,
     ChatRequest,
     EmbeddingRequest,
+    ModerationRequest,
     chat_answer,
     chat_body,
     chat_events,
     embeddings_body,
     error_body,
     models_body,
+    moderations_body,
     parse_behaviour,
 )
 from benchmarks.mock_ledger import Entry, Ledger, Outcome
@@ -43,6 +45,7 @@ from benchmarks.mock_wire import Connection, Reply, Request, json_reply, refusal
 
 _MAX_SCRIPTED = 10_000
 _MODELS = ("mock", "mock-latency-200", "mock-500", "mock-429", "mock-hang", "mock-cut", "mock-garbage")
+_IDS = {"chat": "chatcmpl", "embeddings": "emb", "moderations": "modr"}
 _FAULTS = TypeAdapter(dict[str, list[str]])
 
 
@@ -136,6 +139,8 @@ class MockProvider:
                     return self._chat(request)
                 case b"POST", "/embeddings":
                     return self._embeddings(request)
+                case b"POST", "/moderations":
+                    return self._moderations(request)
                 case b"GET", "/models":
                     return json_reply(200, models_body(_MODELS))
                 case method, "/ledger" | "/ledger/summary" | "/faults" as book:
@@ -171,6 +176,16 @@ class MockProvider:
         body, entry.prompt_tokens = embeddings_body(wanted)
         return json_reply(200, b"<html>" if behaviour.ending == "garbage" else body, behaviour, entry)
 
+    def _moderations(self, request: Request) -> Reply:
+        wanted = ModerationRequest.model_validate_json(request.body)
+        behaviour = self._behaviour(wanted.model, request)
+        entry = self._entry("moderations", wanted.model, wanted.user, request)
+        entry.status = behaviour.status
+        if behaviour.status != 200:
+            return refusal(behaviour, entry)
+        body, entry.prompt_tokens = moderations_body(wanted, behaviour, entry.id)
+        return json_reply(200, body, behaviour, entry)
+
     def _behaviour(self, model: str, request: Request) -> Behaviour:
         script = self._scripts.get(model)
         fault = request.header(b"x-mock-fault") or (script.popleft() if script else None)
@@ -181,7 +196,7 @@ class MockProvider:
 
     def _entry(self, endpoint: str, model: str, user: str | None, request: Request) -> Entry:
         entry = self.ledger.open(endpoint, model)
-        entry.id = f"{'chatcmpl' if endpoint == 'chat' else 'emb'}-{self._run}-{entry.seq}"
+        entry.id = f"{_IDS[endpoint]}-{self._run}-{entry.seq}"
         entry.request_id = request.header(b"x-request-id")
         entry.marker = user or entry.request_id
         entry.idempotency_key = request.header(b"idempotency-key")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from infra import tokens
 from infra.kafka.table import ControlTable
-from infra.prices import PriceBook
+from infra.prices import PriceBook, is_free
 from infra.reachable import reachable
 from schemas.base import JsonObject
 from schemas.budget import nano_up
@@ -63,14 +63,21 @@ class Estimator:
         output_tokens = output_bound(api, body, policy, deployments)
         if not money:
             return Estimate(input_tokens=input_tokens, output_tokens=output_tokens)
-        usd_nano = self.usd_nano(body, model, policy, input_tokens, output_tokens, now_ms)
+        usd_nano = self.usd_nano(body, model, policy, input_tokens, output_tokens, now_ms, api)
         return Estimate(input_tokens=input_tokens, output_tokens=output_tokens, usd_nano=usd_nano)
 
     def usd_nano(
-        self, body: JsonObject, model: Model, policy: EffectivePolicy, input_tokens: int, output_tokens: int, now_ms: int
+        self,
+        body: JsonObject,
+        model: Model,
+        policy: EffectivePolicy,
+        input_tokens: int,
+        output_tokens: int,
+        now_ms: int,
+        api: Api = Api.CHAT,
     ) -> int:
         """What so many tokens cost at most, wherever they are asked for. Raises Unpriced."""
-        deployments = self._reachable(model, policy)
+        deployments = tuple(d for d in self._reachable(model, policy) if not is_free(api, d.price))
         return 1000 * max(
             self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms, tier) for tier in _tiers(body)
         )

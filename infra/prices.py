@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
 
 from schemas.control import Price
+from schemas.job import Api
 from schemas.usage import Usage
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ class _Rates:
 
 
 _FREE_OF_CHARGE = Rate(0, 0, 0, 0, 0, 0)
+
+
+def is_free(api: Api, own: Price | None) -> bool:
+    """True for what costs nothing where nobody wrote a price beside the deployment: OpenAI's moderations are on no price list."""
+    return api is Api.MODERATIONS and own is None
 
 
 class PriceBook:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Protocol, cast
 
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from schemas.base import JsonObject
@@ -56,7 +57,7 @@ def pieces(text: str) -> Iterator[str]:
 
 def prompt_tokens(api: Api, body: JsonObject) -> int:
     """About what a provider counts as the input of a request; images and sound count nothing."""
-    if api is Api.EMBEDDINGS:
+    if api is not Api.CHAT:
         return sum(_input_tokens(body.get("input")))
     messages = body.get("messages")
     if not isinstance(messages, list):
@@ -76,7 +77,17 @@ def length(body: JsonObject) -> int:
     if isinstance(messages, list):
         return sum(len(message_text(message)) for message in messages)
     given = body.get("input")
-    return sum(len(part) if isinstance(part, str | list) else 1 for part in given) if isinstance(given, list) else len(str(given))
+    return sum(map(_input_length, given)) if isinstance(given, list) else len(str(given))
+
+
+def _input_length(part: JsonValue) -> int:
+    match part:
+        case str() | list():
+            return len(part)
+        case {"text": str(text)}:
+            return len(text)
+        case _:
+            return 1
 
 
 def media_tokens(body: JsonObject) -> int:
@@ -136,6 +147,8 @@ def _input_tokens(given: object) -> Iterator[int]:
         case list():
             for part in cast("Sequence[object]", given):
                 yield from _input_tokens(part)
+        case {"text": str(text)}:
+            yield count(text)
         case _:
             return
 

@@ -7,7 +7,11 @@ from pydantic import Field
 from schemas.base import JsonObject, Message, Part
 from schemas.job import Api, Caller, Labels
 
-URL_TO_API: dict[str, Api] = {"/v1/chat/completions": Api.CHAT, "/v1/embeddings": Api.EMBEDDINGS}
+URL_TO_API: dict[str, Api] = {
+    "/v1/chat/completions": Api.CHAT,
+    "/v1/embeddings": Api.EMBEDDINGS,
+    "/v1/moderations": Api.MODERATIONS,
+}
 
 
 class BatchLine(Message):

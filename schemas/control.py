@@ -1,7 +1,8 @@
 """What travels on the compacted control topic: one resource a record, its key `<kind>/<id>`; no value deletes it.
 
-Nothing here is secret: virtual keys are there as SHA-256, provider credentials as references (`os.environ/NAME`,
-`file/NAME`) that the router resolves. A change's author and what stood before are in the record's headers (schemas/event.py).
+Nothing here is secret: virtual keys are there as SHA-256, provider credentials as references (`env:NAME`, `file:NAME`,
+`vault:PATH#FIELD`) that the router resolves. A change's author and what stood before are in the record's headers
+(schemas/event.py).
 """
 
 from datetime import date
@@ -315,6 +316,13 @@ class Deployment(Message):
         default="abort", description="of a call that nobody waits for: closed at once, or let end so that its usage is known"
     )
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that it refers to for its credentials."""
+        aws = self.aws
+        given = (self.api_key, aws.access_key_id, aws.secret_access_key, aws.session_token, self.vertex.credentials)
+        return tuple(reference for reference in given if reference)
+
 
 StrategyName = Literal[
     "simple-shuffle",
@@ -369,6 +377,11 @@ class Model(Message):
     auto: Auto | None = None
     hedge: Hedge | None = None
     shadow: Shadow | None = None
+
+    @property
+    def shutdown_date(self) -> date | None:
+        """The day on which the first of its deployments is shut down."""
+        return min((d.shutdown_date for d in self.deployments if d.shutdown_date), default=None)
 
 
 class DeploymentState(Message):

@@ -41,6 +41,17 @@ class ChatRequest(Lenient):
     top_p: float | None = Field(default=None, ge=0, le=1)
 
 
+class CompletionRequest(Lenient):
+    """POST /v1/completions, as far as a chat doesn't have the same member."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(default=None, ge=1)
+    suffix: str | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    best_of: int | None = None
+
+
 class EmbeddingRequest(Lenient):
     """POST /v1/embeddings: a text, texts, a token list or token lists; at most 2,048 inputs."""
 
@@ -53,3 +64,18 @@ class EmbeddingRequest(Lenient):
     )
     encoding_format: str | None = Field(default=None, pattern="^(float|base64)$")
     dimensions: int | None = Field(default=None, ge=1)
+
+
+MODERATION_MODEL = "omni-moderation-latest"
+"""What OpenAI takes where no model is named."""
+
+
+class ModerationRequest(Lenient):
+    """POST /v1/moderations: a text, texts, or the parts of one message."""
+
+    model: ModelName = MODERATION_MODEL
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1, max_length=2048)]
+        | Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=2048)]
+    )

@@ -13,6 +13,7 @@ from infra.clickhouse.migrate import migrate
 from infra.clickhouse.writer import BlockWriter
 from infra.kafka.block_stage import BlockStage, Limits
 from infra.platform import Platform
+from infra.redis.once import Once
 from schemas.topics import COMPLETIONS
 from services.accounting import policy
 from services.accounting.events import events_stage
@@ -20,6 +21,7 @@ from services.accounting.handler import Accounting
 from services.accounting.rebuild import Rebuild
 from services.accounting.runaway import Watch
 from services.accounting.settlement import SettlementStage
+from services.accounting.shutdowns import Shutdowns
 from services.accounting.sums import Sums
 
 log = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class AccountingService:
         platform = self._platform
         table, alerts = platform.control.table, Alerts(platform.kafka, platform.clock, self.name)
         source = platform.source("settlement", COMPLETIONS.name, may_wait_ms=_TOGETHER_MS)
-        return SettlementStage(source, platform.redis, platform.files, Sums(table), Watch(table, alerts), alerts, rebuild)
+        watch, shutdowns = Watch(table, alerts), Shutdowns(table, alerts, Once(platform.redis))
+        return SettlementStage(source, platform.redis, platform.files, Sums(table), watch, shutdowns, alerts, rebuild)
 
 
 def build(platform: Platform) -> AccountingService:

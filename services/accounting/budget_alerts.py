@@ -1,16 +1,15 @@
 """Alerts when a share of a budget is spent: each share once in its period, whichever process sees it."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from infra.alerts import Alerts
 from infra.budgets import BudgetLine
-from infra.redis.once import Once
+from infra.redis.once import Once, OnceEach
 from schemas.budget import shown
 
 _TOLD_MS: Final = 400 * 86_400_000
-_MOST_REMEMBERED: Final = 10_000
 
 Totals = Mapping[str, tuple[int, int]]
 """Of counters: nano-dollars and tokens spent so far."""
@@ -20,8 +19,7 @@ class BudgetAlerts:
     """Looks at what is spent against each budget, hard or soft."""
 
     def __init__(self, alerts: Alerts, once: Once) -> None:
-        self._alerts, self._once = alerts, once
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._alerts, self._each = alerts, OnceEach(once)
 
     async def look(self, lines: Iterable[tuple[str, BudgetLine]], totals: Totals) -> None:
         """`lines`: team and budget. Raises RedisUnavailable, and what the connection raises."""
@@ -34,17 +32,7 @@ class BudgetAlerts:
 
     async def _tell(self, team: str, line: BudgetLine, total: tuple[int, int], share: float, reached: float) -> None:
         name = f"alert:{line.allowance.key}:{line.allowance.usd_nano}:{line.allowance.tokens}:{reached}"
-        if name in self._told:
-            return
-        if not await self._once.begin(name, _TOLD_MS):
-            try:
-                await self._raise(team, line, total, share, reached)
-            except BaseException:
-                await self._once.forget(name)
-                raise
-        self._told[name] = None
-        if len(self._told) > _MOST_REMEMBERED:
-            self._told.popitem(last=False)
+        await self._each.do(name, _TOLD_MS, partial(self._raise, team, line, total, share, reached))
 
     async def _raise(self, team: str, line: BudgetLine, total: tuple[int, int], share: float, reached: float) -> None:
         await self._alerts.raise_(

@@ -21,6 +21,7 @@ from infra.redis.once import Once
 from infra.telemetry import metrics
 from services.accounting.budget_alerts import BudgetAlerts
 from services.accounting.runaway import Watch
+from services.accounting.shutdowns import Shutdowns
 from services.accounting.sums import Ended, Sums
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,13 @@ class SettlementStage:
         files: FileStore,
         sums: Sums,
         watch: Watch,
+        shutdowns: Shutdowns,
         alerts: Alerts,
         rebuild: Callable[[], Awaitable[None]],
     ) -> None:
         """`rebuild` counts everything anew and opens the ledger; it returns when somebody has, and raises if it can't be done."""
         self._source, self._redis, self._files = source, redis, files
-        self._sums, self._watch, self._alerts, self._rebuild = sums, watch, alerts, rebuild
+        self._sums, self._watch, self._shutdowns, self._alerts, self._rebuild = sums, watch, shutdowns, alerts, rebuild
         self._budgets = BudgetAlerts(alerts, Once(redis))
         self._last: dict[Partition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -190,6 +192,7 @@ class SettlementStage:
             for ended in seen:
                 await self._watch.saw(ended.caller, ended.lane, ended.ended_ms, ended.usd_nano, ended.fingerprint)
             await self._budgets.look(self._sums.lines(seen, self._alerts.clock()), totals)
+            await self._shutdowns.look(seen)
         except Exception as error:
             log.warning("settlement: an alert could not be raised (%s)", error)
 

@@ -35,6 +35,7 @@ class _Tokens(BaseModel):
 
 class _Attempt(BaseModel):
     id: str
+    deployment: str = ""
     cost_usd: Decimal = Field(default=Decimal(0), ge=0, lt=MOST_USD)
     usage: _Tokens = _Tokens()
 

@@ -23,6 +23,7 @@ from services.ingress.http.jobs import Jobs
 from services.ingress.http.messages_api import MessagesFront, TokenCounts
 from services.ingress.http.models import Models
 from services.ingress.http.responses_routes import response_routes
+from services.ingress.http.text_completions import TextFront
 from services.ingress.webhooks.app import Webhooks
 
 
@@ -54,7 +55,9 @@ class Ingress:
         self._stage = Stage("door", source, door.work, total, platform.pace, ahead=AHEAD, team_of=door.team_of)
         self.routes: Sequence[BaseRoute] = [
             Route("/v1/chat/completions", completions.endpoint(Api.CHAT), methods=["POST"]),
+            Route("/v1/completions", completions.endpoint(Api.CHAT, TextFront()), methods=["POST"]),
             Route("/v1/embeddings", completions.endpoint(Api.EMBEDDINGS), methods=["POST"]),
+            Route("/v1/moderations", completions.endpoint(Api.MODERATIONS), methods=["POST"]),
             Route("/v1/messages", completions.endpoint(Api.CHAT, MessagesFront()), methods=["POST"]),
             Route("/v1/messages/count_tokens", TokenCounts(platform, admissions).count, methods=["POST"]),
             Route("/v1/models", models.list),

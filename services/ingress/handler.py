@@ -30,7 +30,7 @@ from schemas.errors import (
     Unavailable,
 )
 from schemas.job import Api, CacheRequest, Caller, Estimate, Job, Labels, ReplyTo
-from schemas.openai.requests import ChatRequest, EmbeddingRequest
+from schemas.openai.requests import ChatRequest, EmbeddingRequest, ModerationRequest
 from schemas.policy import EffectivePolicy, WebhookPolicy
 from schemas.ticket import ticket_of
 from schemas.topics import ROUTER, Lane
@@ -52,6 +52,7 @@ _MOST_IN_LINE = 4096
 
 B = TypeVar("B", bound=BaseModel)
 Decision = admission.Admitted | admission.Refused | Attached
+Checked = ChatRequest | EmbeddingRequest | ModerationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ class Admissions:
         now_ms = self._platform.clock()
         effective = identity.policy
         checked = check_body(request.api, request.body)
+        if "model" not in request.body:
+            policy.check_default(checked.model, self._table.models)
         policy.check_model(checked.model, effective, self._table.models, now_ms)
         policy.check_rights(request.lane, request.labels, effective)
         deadline_ms = self._deadline_ms(request, effective, now_ms)
@@ -209,7 +212,7 @@ class Admissions:
         self,
         identity: Identity,
         request: Request,
-        checked: ChatRequest | EmbeddingRequest,
+        checked: Checked,
         effective: EffectivePolicy,
         reply_to: ReplyTo,
     ) -> Job:
@@ -330,9 +333,15 @@ def _fingerprint(body: JsonObject) -> str:
     return hashlib.blake2b(to_json(body), digest_size=8).hexdigest()
 
 
-def check_body(api: Api, body: JsonObject) -> ChatRequest | EmbeddingRequest:
+def check_body(api: Api, body: JsonObject) -> Checked:
     """What we act upon in a body. Raises InvalidRequest that names the member."""
-    return checked(ChatRequest if api is Api.CHAT else EmbeddingRequest, body)
+    match api:
+        case Api.CHAT:
+            return checked(ChatRequest, body)
+        case Api.EMBEDDINGS:
+            return checked(EmbeddingRequest, body)
+        case Api.MODERATIONS:
+            return checked(ModerationRequest, body)
 
 
 def checked(model: type[B], body: JsonObject) -> B:

@@ -12,6 +12,7 @@ from schemas.ticket import Ended, Ticket
 from schemas.topics import Lane
 from services.ingress.assembly import assembled
 from services.ingress.messages.telling import MESSAGES, told_whole
+from services.ingress.text_completions import COMPLETIONS, text_completion
 
 NOT_KNOWN_YET: JsonObject = {"object": "job", "status": JobStatus.QUEUED.value}
 
@@ -78,6 +79,8 @@ def _outcome(ticket: Ticket, ended: Ended) -> JsonObject:
         case _:
             # A stream that was too long to be kept has no result but its events.
             result = assembled(ended.stream) if ended.stream else None
+    if result is not None and ticket.endpoint == COMPLETIONS:
+        result = text_completion(ticket.job_id, result)
     usage: JsonObject = {
         "input_tokens": ended.usage.input_tokens,
         "output_tokens": ended.usage.output_tokens,

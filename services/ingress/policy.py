@@ -1,7 +1,7 @@
 """What admission decides: who may ask for what, which stages the job goes through, what to say on refusal. Pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,6 +29,14 @@ def slip(policy: EffectivePolicy, cache: CacheRequest) -> RoutingSlip:
     if policy.cache.enabled and (cache.read or cache.write):
         stages.append(Stage.CACHE)
     return (*stages, Stage.ROUTER)
+
+
+def check_default(model: str, known: Container[str]) -> None:
+    """Raises InvalidRequest where no model was named and there is none by the usual name."""
+    if model not in known:
+        raise InvalidRequest(
+            f"Name a `model`, or have one called `{model}` added, which is asked where none is named", param="model"
+        )
 
 
 def check_model(model: str, policy: EffectivePolicy, known: Mapping[str, object], now_ms: int) -> None:
@@ -164,7 +172,7 @@ def labels(header: str | None) -> Labels:
 
 def operation(api: Api) -> str:
     """OpenTelemetry's `gen_ai.operation.name`."""
-    return "chat" if api is Api.CHAT else "embeddings"
+    return "chat" if api is Api.CHAT else api.value
 
 
 def is_too_late(lane: Lane, wait_ms: int, rest_ms: int) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from schemas.base import JsonObject
@@ -19,7 +20,8 @@ class Reading:
     """What an answer, or one event of a stream, says. `text`: what was generated; `content`: what of it, in a stream, is
     the answer itself; `usage`: the provider's own object.
 
-    `refused`: it ends because the provider's filter won't have the content; `only_text`: nothing but plain text, of one choice.
+    `answers`: it is more than thoughts. `refused`: it ends because the provider's filter won't have the content; `only_text`:
+    nothing but plain text, of one choice.
     """
 
     text: str = ""
@@ -27,6 +29,7 @@ class Reading:
     usage: JsonObject | None = None
     finished: bool = False
     says_something: bool = False
+    answers: bool = False
     usage_only: bool = False
     refused: bool = False
     only_text: bool = True
@@ -36,13 +39,13 @@ class Reading:
 def read_answer(api: Api, body: str) -> Reading:
     """Reads a whole answer. Raises NoAnswer."""
     answer = _object(body)
-    if api is Api.EMBEDDINGS:
-        _listed(answer, "data")
+    if api is not Api.CHAT:
+        _listed(answer, "data" if api is Api.EMBEDDINGS else "results")
         return Reading(usage=_usage(answer), finished=True)
     choices = _listed(answer, "choices")
     usage = _usage(answer)
     # The text is of use only where nobody has counted it.
-    text = "" if usage else "".join(piece for choice in choices for piece in _pieces(choice, "message"))
+    text = "" if usage else "".join(piece for choice in choices for piece in _pieces(choice.get("message")))
     refused = any(map(_is_refused, choices))
     return Reading(text=text, usage=usage, finished=True, refused=refused, service_tier=_tier(answer))
 
@@ -66,17 +69,31 @@ def read_event(data: str) -> Reading:
             reading.text += content
             reading.content += content
             reading.says_something |= bool(content)
-        else:
-            reading.text += "".join(_pieces(choice, "delta"))
-            reading.says_something |= _says_something(choice)
-            if isinstance(delta, dict) and isinstance(piece := delta.get("content"), str):
-                reading.content += piece
-            reading.only_text &= not (isinstance(delta, dict) and _NOT_TEXT & delta.keys())
+            reading.answers |= bool(content)
+        elif isinstance(delta, dict):
+            _read_delta(reading, delta)
     reading.says_something |= reading.finished
+    reading.answers |= reading.finished
     return reading
 
 
+_THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking_blocks"})
 _NOT_TEXT = frozenset({"tool_calls", "function_call", "refusal", "audio"})
+
+
+def _read_delta(reading: Reading, delta: JsonObject) -> None:
+    """Takes in a delta that is more than a piece of text.
+
+    The role, with which each stream begins, says nothing; nor does a member that is null, as OpenAI's first delta has a refusal.
+    """
+    said = {name for name, value in delta.items() if value and name != "role"}
+    content = delta.get("content")
+    reading.text += "".join(_pieces(delta))
+    reading.says_something |= bool(said)
+    reading.answers |= bool(said - _THOUGHTS)
+    if isinstance(content, str):
+        reading.content += content
+    reading.only_text &= not said & _NOT_TEXT and (not content or isinstance(content, str))
 
 
 def _is_refused(choice: JsonObject) -> bool:
@@ -114,9 +131,8 @@ def _tier(answer: JsonObject) -> str:
     return tier if isinstance(tier, str) else ""
 
 
-def _pieces(choice: JsonObject, name: str) -> Iterator[str]:
+def _pieces(message: JsonValue) -> Iterator[str]:
     """All that was generated in a message or a delta: text, refusal, reasoning, the arguments of calls."""
-    message = choice.get(name)
     if not isinstance(message, dict):
         return
     for member in ("content", "refusal", "reasoning_content", "reasoning"):
@@ -127,9 +143,3 @@ def _pieces(choice: JsonObject, name: str) -> Iterator[str]:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             yield from (piece for piece in (function.get("name"), function.get("arguments")) if isinstance(piece, str))
-
-
-def _says_something(choice: JsonObject) -> bool:
-    """True for anything beyond the role, with which each stream begins before a token is there."""
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

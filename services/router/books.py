@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic_core import to_json
 
 from infra import tokens
-from infra.prices import PriceBook, Priced
+from infra.prices import PriceBook, Priced, is_free
 from infra.telemetry import metrics
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
@@ -53,9 +53,15 @@ class Call:
     told: Told = field(default_factory=Told)
     service_tier: str = ""
     hedge: bool = False
+    ended: float | None = None
+
+    def over(self) -> None:
+        self.ended = time.perf_counter() if self.ended is None else self.ended
 
     def elapsed_ms(self) -> float:
-        return round((time.perf_counter() - self.began) * 1000, 3)
+        """Since it began, until it was over."""
+        until = time.perf_counter() if self.ended is None else self.ended
+        return round((until - self.began) * 1000, 3)
 
 
 class Books:
@@ -91,7 +97,7 @@ class Books:
         latency_ms = call.elapsed_ms()
         usage = canonical(call.usage)
         if usage is None:
-            usage = await _estimate(job, call.text) if billable else Usage()
+            usage = await _estimate(job, call.deployment, call.text) if billable else Usage()
         priced = await self._price(call.deployment, usage, call.started_ms, job.policy.unpriced, call.service_tier)
         _count(job.api, call.deployment.provider, status, usage, latency_ms)
         return Attempt(
@@ -119,8 +125,8 @@ class Books:
         """Attempts of a dead life with what they may have cost: at least their input. `deployments` by id."""
         booked: list[Attempt] = []
         for attempt in attempts:
-            usage = await _estimate(job, ())
             deployment = deployments.get(attempt.deployment)
+            usage = await _estimate(job, deployment, ())
             priced = await self._price(deployment, usage, attempt.started_ms, job.policy.unpriced) if deployment else None
             _count(job.api, attempt.provider, "unknown", usage, 0)
             cost = {"cost_usd": priced.cost_usd, "price_version": priced.version} if priced else {}
@@ -157,8 +163,10 @@ class Books:
         return Priced(ceiling.cost_usd(usage.input_tokens, usage.output_tokens), "policy:ceiling")
 
 
-async def _estimate(job: Job, text: Sequence[str]) -> Usage:
-    """Tokens as our tokenizer counts them; a long prompt is counted on a thread."""
+async def _estimate(job: Job, deployment: Deployment | None, text: Sequence[str]) -> Usage:
+    """Tokens as our tokenizer counts them, where they matter; a long prompt is counted on a thread."""
+    if is_free(job.api, deployment.price if deployment else None):
+        return Usage()
     generated = "".join(text)
     if len(generated) + tokens.length(job.body) < _THREAD_FROM:
         return _estimated(job, generated)

@@ -82,7 +82,7 @@ async def test_tools_and_their_results(sdk: anthropic.AsyncAnthropic) -> None:
     async with sdk.messages.stream(model="claude-mock", max_tokens=100, messages=both, tools=TOOLS) as stream:
         called = await stream.get_final_message()
     uses = [block for block in called.content if block.type == "tool_use"]
-    assert [(use.name, use.input) for use in uses] == [("weather", {"city": "text"}), ("time", {})]
+    assert [(use.name, use.input) for use in uses] == [("weather", {"city": "Paris"}), ("time", {})]
     results: list[MessageParam] = [
         *both,
         {"role": "assistant", "content": called.content},

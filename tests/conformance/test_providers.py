@@ -8,6 +8,8 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from openai.types import ModerationCreateResponse
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from benchmarks.mock_answers import answer_text
@@ -318,3 +320,17 @@ async def test_local_refuses_what_it_can_not_do(local: Local, body: JsonObject, 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_local_does_not_chat(local: Local, stream: bool) -> None:
     assert (await failure(local, local_request(CHAT, Api.CHAT), stream)).fault.status == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "results"),
+    [
+        ("one", 1),
+        (["one", "two"], 2),
+        ([{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {"url": "data:"}}], 1),
+    ],
+)
+async def test_the_echo_lets_everything_pass_a_moderation(given: JsonValue, results: int) -> None:
+    body = await Echo(lambda: 0.5).call(echo_request({"input": given}, Api.MODERATIONS))
+    found = ModerationCreateResponse.model_validate_json(body)
+    assert [result.flagged for result in found.results] == [False] * results

@@ -19,7 +19,7 @@ from tests.kafka_client import Record, Tail, bearer, line, publish, tail_of
 from tests.system import Provider, System, Team, chat, prompt, until
 
 CHAT, EMBEDDINGS, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/batches"
-MESSAGES = "/v1/messages"
+MESSAGES, COMPLETIONS, MODERATIONS = "/v1/messages", "/v1/completions", "/v1/moderations"
 REPLAY = "/admin/v1/dead/replay"
 PATIENCE_S = 60
 """Deadline of what may wait: over a rate limit of one a day it is refused at once, since its turn comes later."""
@@ -322,8 +322,15 @@ WAYS: Mapping[str, Way] = {
         Http("messages, batch lane", f"POST {MESSAGES}", "batch"),
         Http("messages, own key", f"POST {MESSAGES}", repeats=True, headers=OWN_KEY),
         Http("messages, retried", f"POST {MESSAGES}", repeats=True, headers=RETRIED),
+        Http("completions", f"POST {COMPLETIONS}"),
+        Http("completions, streamed", f"POST {COMPLETIONS}", members=STREAM),
+        Http("completions, later", f"POST {COMPLETIONS}", headers=LATER),
+        Http("completions, own key", f"POST {COMPLETIONS}", repeats=True, headers=OWN_KEY),
+        Http("moderations", f"POST {MODERATIONS}"),
+        Http("moderations, batch lane", f"POST {MODERATIONS}", "batch"),
         Batched("batch of chats", f"POST {BATCHES}"),
         Batched("batch of embeddings", f"POST {BATCHES}", url=EMBEDDINGS),
+        Batched("batch of moderations", f"POST {BATCHES}", url=MODERATIONS),
         Published("record, interactive", "KAFKA sluice.jobs.interactive"),
         Published("record, batch", "KAFKA sluice.jobs.batch", "batch"),
         Published("record of embeddings", "KAFKA sluice.jobs.batch", "batch", url=EMBEDDINGS),
@@ -335,7 +342,9 @@ WAYS: Mapping[str, Way] = {
 
 def _words(path: str, marker: str) -> dict[str, object]:
     match path:
-        case "/v1/embeddings":
+        case "/v1/completions":
+            return {"model": "mock", "prompt": marker, "user": marker, "max_tokens": _MOST_OUTPUT}
+        case "/v1/embeddings" | "/v1/moderations":
             return {"model": "mock", "input": marker, "user": marker}
         case "/v1/responses":
             return {"model": "mock", "input": marker, "user": marker, "max_output_tokens": _MOST_OUTPUT}

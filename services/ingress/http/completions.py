@@ -55,6 +55,7 @@ class Completions:
         self._admissions = admissions
         self._answers = answers
         self._tickets = platform.tickets
+        self._models = platform.control.table.models
 
     def endpoint(self, api: Api, front: Front = OPENAI) -> Endpoint:
         """The endpoint of one API."""
@@ -98,13 +99,13 @@ class Completions:
         if admitted.job.detached:
             return await self._detach(admitted, client, asked)
         events = self._answers.events(admitted.job, asked.traceparent, client)
-        return await self._answer(admitted.job, events, job_headers(admitted.job, admitted.rates), asked)
+        return await self._answer(admitted.job, events, job_headers(admitted.job, self._models, admitted.rates), asked)
 
     async def _detach(self, admitted: Admitted, client: Client, asked: Asked) -> Response:
         """202, and where to ask; or the answer, if it comes within what the client would wait."""
         job = admitted.job
         await self._answers.submit(job, asked.traceparent, client.again)
-        return await self._later(job, client, asked, job_headers(job, admitted.rates))
+        return await self._later(job, client, asked, job_headers(job, self._models, admitted.rates))
 
     async def _later(self, job: Job, client: Client, asked: Asked, headers: dict[str, str]) -> Response:
         if asked.preference.wait_s:
@@ -127,7 +128,7 @@ class Completions:
     async def _repeat(self, repeated: Repeated, client: Client, asked: Asked) -> Response:
         """The job that the same request became before: its answer, if it has ended, or else its events from the first on."""
         job = repeated.job
-        headers = job_headers(job) | {"idempotent-replayed": "true"}
+        headers = job_headers(job, self._models) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
             await self.send_again(repeated, client, asked.traceparent)

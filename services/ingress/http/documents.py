@@ -17,7 +17,7 @@ from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.job import Job
 from schemas.openai.answers import ModelCard, ModelList
-from schemas.openai.requests import ChatRequest, EmbeddingRequest
+from schemas.openai.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ModerationRequest
 from schemas.reply import Reply
 from schemas.topics import TOPICS, Delay, Lane, Topic
 from schemas.webhook import WebhookDelivery
@@ -62,7 +62,9 @@ class Operation:
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("post", "/v1/chat/completions", "A chat completion, plain or streamed", ChatRequest),
+    Operation("post", "/v1/completions", "A text that goes on, plain or streamed", CompletionRequest),
     Operation("post", "/v1/embeddings", "Embeddings of texts", EmbeddingRequest),
+    Operation("post", "/v1/moderations", "Whether texts or images are harmful", ModerationRequest),
     Operation("post", "/v1/messages", "A message, plain or streamed, in Anthropic's words", MessagesRequest),
     Operation("post", "/v1/messages/count_tokens", "About how many tokens a message's prompt has", Prompt, TokenCount),
     Operation("get", "/v1/models", "The models that the key may use", answer=ModelList),

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -24,6 +25,7 @@ from services.ingress.http.requests import credentials, disconnected
 from services.ingress.http.responses import ASK_AGAIN_S
 from services.ingress.http.streams import KEEP_ALIVE, EventStream, Numbered, chat_stream, last_seen
 from services.ingress.job_object import job_object, matches
+from services.ingress.text_completions import COMPLETIONS, told_text
 
 _MOST = 100
 _LOOKED_AT = 1_000
@@ -79,7 +81,8 @@ class Jobs:
         else:
             place = Whereabouts(ticket.job_id, ticket.partition, ticket.accepted_ms, ticket.deadline_ms)
             events = self._answers.follow(place, client)
-        parts = chat_stream(events, Numbered(ticket.job_id, after)) if ticket.stream else self._whole(events, ticket.job_id)
+        told = partial(told_text, ticket.job_id) if ticket.endpoint == COMPLETIONS else None
+        parts = chat_stream(events, Numbered(ticket.job_id, after, told)) if ticket.stream else self._whole(events, ticket.job_id)
         return EventStream(parts, {"x-request-id": ticket.job_id, "x-sluice-job": ticket.job_id})
 
     async def _whole(self, events: AsyncGenerator[Event | None], job_id: str) -> AsyncGenerator[bytes]:

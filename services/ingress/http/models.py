@@ -1,7 +1,7 @@
 """GET /v1/models and /v1/models/{model}: the aliases that the caller's key may ask for, as OpenAI or Anthropic lists them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -47,7 +47,7 @@ class Models:
 
 def card(model: Model) -> ModelCard:
     """A model as OpenAI lists it."""
-    ends = _shut_down(model)
+    ends = model.shutdown_date
     shutdown_date = ends.isoformat() if ends else None
     return ModelCard(id=model.name, created=model.created_ms // 1000, owned_by=model.owned_by, shutdown_date=shutdown_date)
 
@@ -77,7 +77,7 @@ def _place(names: Sequence[str], name: str, param: str) -> int:
 
 def info(model: Model) -> ModelInfo:
     """A model as Anthropic lists it."""
-    ends = _shut_down(model)
+    ends = model.shutdown_date
     return ModelInfo(
         id=model.name,
         display_name=model.name,
@@ -87,11 +87,6 @@ def info(model: Model) -> ModelInfo:
         max_input_tokens=_least(d.max_input_tokens for d in model.deployments),
         max_tokens=_least(d.max_output_tokens for d in model.deployments),
     )
-
-
-def _shut_down(model: Model) -> date | None:
-    """The day on which the first of its deployments is shut down."""
-    return min((d.shutdown_date for d in model.deployments if d.shutdown_date), default=None)
 
 
 def _least(known: Iterable[int | None]) -> int | None:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
+from email.utils import format_datetime
 
 from starlette.responses import Response
 
 from infra.charging import rate_headers
 from infra.redis.admission import Standing
 from schemas.base import JsonObject
+from schemas.control import Model
 from schemas.job import Job
 from schemas.reply import Served
 
@@ -15,10 +18,28 @@ JSON = "application/json"
 ASK_AGAIN_S = 1
 
 
-def job_headers(job: Job, rates: Sequence[Standing] = ()) -> dict[str, str]:
+_NOTICE = timedelta(days=90)
+"""So long before its end a model counts as deprecated."""
+
+
+def job_headers(job: Job, models: Mapping[str, Model], rates: Sequence[Standing] = ()) -> dict[str, str]:
     """What is known of a job when it was admitted."""
     headers = {"x-request-id": job.id, "x-sluice-job": job.id, "openai-version": "2020-10-01"}
-    return headers | rate_headers(rates) if rates else headers
+    if rates:
+        headers |= rate_headers(rates)
+    if model := models.get(job.model):
+        headers |= sunset_headers(model, job.accepted_ms)
+    return headers
+
+
+def sunset_headers(model: Model, now_ms: int) -> dict[str, str]:
+    """When the first deployment of a model is shut down (RFC 8594), and since when that is to be heeded (RFC 9745)."""
+    day = model.shutdown_date
+    if day is None:
+        return {}
+    end = datetime.combine(day, time(), UTC)
+    since_s = int((end - _NOTICE).timestamp())
+    return {"sunset": format_datetime(end, usegmt=True), "deprecation": f"@{since_s}"} if since_s * 1000 <= now_ms else {}
 
 
 def served_headers(served: Served, total_ms: float) -> dict[str, str]:

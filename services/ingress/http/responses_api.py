@@ -64,6 +64,7 @@ class Responses:
         self._answers = answers
         self._completions = completions
         self._tickets = platform.tickets
+        self._models = platform.control.table.models
         self._jobs = jobs
         self._keeper = keeper
 
@@ -156,7 +157,7 @@ class Responses:
     async def _begin(self, admitted: Admitted, draft: Draft, client: Client) -> Response:
         """Sends the job on its way, and answers: now, in parts, or later."""
         job, traceparent = admitted.job, draft.asked.traceparent
-        headers = job_headers(job, admitted.rates)
+        headers = job_headers(job, self._models, admitted.rates)
         if not job.detached:
             return await self._answer(job, draft, self._answers.events(job, traceparent, client), headers)
         if draft.stream:
@@ -168,7 +169,7 @@ class Responses:
     async def _repeat(self, repeated: Repeated, draft: Draft, client: Client) -> Response:
         """The response that the same request became before."""
         job = repeated.job
-        headers = job_headers(job) | {"idempotent-replayed": "true"}
+        headers = job_headers(job, self._models) | {"idempotent-replayed": "true"}
         found = await self._tickets.find(job.id) if job.keep_s else None
         if found is None or not found.ended:
             await self._completions.send_again(repeated, client, draft.asked.traceparent)

@@ -6,7 +6,7 @@ last one it has seen (`Last-Event-ID`), at any instance.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 
 from starlette.responses import Response
@@ -59,11 +59,15 @@ async def _sent(part: bytes, send: Send) -> bool:
 
 
 class Numbered:
-    """The events of one job on the wire, in OpenAI's framing; those up to `after` are left out."""
+    """The events of one job on the wire, in OpenAI's framing; those up to `after` are left out.
 
-    def __init__(self, job_id: str, after: int = 0) -> None:
+    `told`: what becomes of the chunks of a chat where something else was asked for.
+    """
+
+    def __init__(self, job_id: str, after: int = 0, told: Callable[[str], str] | None = None) -> None:
         self._job_id = job_id
         self._after = after
+        self._told = told
         self._number = 0
 
     def part(self, event: Event | None) -> bytes:
@@ -88,7 +92,8 @@ class Numbered:
         self._number += 1
         if self._number <= self._after:
             return b""
-        return f"id: {self._job_id}:{self._number}\ndata: {text}\n\n".encode()
+        told = self._told(text) if self._told else text
+        return f"id: {self._job_id}:{self._number}\ndata: {told}\n\n".encode()
 
 
 async def chat_stream(events: AsyncGenerator[Event | None], numbered: Numbered) -> AsyncGenerator[bytes]:

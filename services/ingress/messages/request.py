@@ -98,9 +98,24 @@ def _writing(asked: Prompt) -> JsonObject:
     if form := (config and config.format) or asked.output_format:
         body["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": form.form, "strict": True},
+            "json_schema": {"name": "answer", "schema": form.form, "strict": _is_strict(form.form)},
         }
     return body
+
+
+def _is_strict(schema: JsonValue) -> bool:
+    """True if each object is closed and requires all of its members: OpenAI refuses to be strict about any other."""
+    match schema:
+        case {"type": "object", **rest} if rest.get("additionalProperties") is not False:
+            return False
+        case {"properties": dict(members), **rest}:
+            required = rest.get("required")
+            if not isinstance(required, list) or not members.keys() <= {name for name in required if isinstance(name, str)}:
+                return False
+        case _:
+            pass
+    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return all(_is_strict(child) for child in children)
 
 
 def _user(name: str) -> str:

@@ -71,7 +71,7 @@ class Anthropic:
     async def _answer(self, request: ProviderRequest, *, stream: bool) -> AsyncGenerator[tuple[httpx.Response, tuple[str, ...]]]:
         """The response, and our secrets, which nobody may be told."""
         if request.api is not Api.CHAT:
-            raise refusal("Anthropic's models only chat; they make no embeddings.", "model")
+            raise refusal("Anthropic's models only chat: they make no embeddings, and moderate nothing.", "model")
         deployment = request.deployment
         content = to_json(messages_request(request.body, deployment, stream=stream))
         secret = await self._secret(deployment.api_key) if deployment.api_key else None

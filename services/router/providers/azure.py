@@ -13,10 +13,12 @@ from pydantic_core import from_json
 
 from schemas.base import JsonObject
 from schemas.control import Deployment
+from schemas.job import Api
 from services.router.providers.base import ProviderRequest
+from services.router.providers.chat import refusal
 from services.router.providers.compatible import AZURE_BEFORE_REASONING, OPENAIS, Dialect
 from services.router.providers.failures import Words, openai_words, unavailable
-from services.router.providers.openai import OpenAI, Place
+from services.router.providers.openai import PATHS, OpenAI, Place
 
 _UNDATED: Final = frozenset({"latest", "preview", "v1"})
 """What LiteLLM's users write as `api_version` to mean the API without one."""
@@ -30,6 +32,8 @@ class Azure(OpenAI):
     def place(self, deployment: Deployment, path: str, secret: str | None) -> Place:
         if not deployment.api_base:
             raise unavailable(deployment.id, "has no address: the deployment needs an api_base")
+        if path == PATHS[Api.MODERATIONS]:
+            raise refusal("Azure OpenAI has no moderations: ask another model.", "model")
         url = _url(deployment.api_base.rstrip("/"), deployment, path)
         return Place(url, {"api-key": secret} if secret else {}, (secret,) if secret else ())
 

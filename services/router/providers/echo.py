@@ -19,6 +19,10 @@ from services.router.strategies.base import Chance
 
 _SAYS = "This is Sluice's echo, no model was asked. You said: "
 _MOST_TOKENS = 100_000
+_CATEGORIES = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
+    *("self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class _Saying:
 
 
 class Echo:
-    """Answers chats by the settings of the deployment."""
+    """Answers chats, and lets everything pass a moderation, by the settings of the deployment."""
 
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
@@ -42,6 +46,8 @@ class Echo:
     async def call(self, request: ProviderRequest) -> str:
         """Answers after latency and all tokens' time."""
         settings = await self._begun(request)
+        if request.api is Api.MODERATIONS:
+            return _moderation(request)
         saying = _saying(request)
         await asyncio.sleep(settings.token_ms * len(saying.pieces) / 1000)
         message: JsonObject = {"role": "assistant", "content": "".join(saying.pieces), "refusal": None}
@@ -66,7 +72,7 @@ class Echo:
 
     async def _begun(self, request: ProviderRequest) -> EchoSettings:
         """The settings, once the latency has passed. Raises ProviderFailure as often as they say."""
-        if request.api is not Api.CHAT:
+        if request.api is Api.EMBEDDINGS:
             fault = InvalidRequest("The echo provider only chats; it makes no embeddings.", param="model").fault()
             raise ProviderFailure("final", fault, http_status=400)
         settings = request.deployment.echo
@@ -94,6 +100,20 @@ def _saying(request: ProviderRequest) -> _Saying:
     finish_reason = "length" if wanted > allowed else "stop"
     chat_id = f"chatcmpl-{request.id.removeprefix('att_')}"
     return _Saying(chat_id, int(time.time()), request.deployment.model, pieces, finish_reason, usage)
+
+
+def _moderation(request: ProviderRequest) -> str:
+    """Nothing is flagged: in each of several texts, or in the one message whose parts are given."""
+    given = request.body.get("input")
+    texts = len(given) if isinstance(given, list) and isinstance(given[0], str) else 1
+    result = {
+        "flagged": False,
+        "categories": dict.fromkeys(_CATEGORIES, False),
+        "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
+        "category_applied_input_types": dict.fromkeys(_CATEGORIES, ("text",)),
+    }
+    name = f"modr-{request.id.removeprefix('att_')}"
+    return to_json({"id": name, "model": request.deployment.model, "results": [result] * texts}).decode()
 
 
 def _last_said(body: JsonObject) -> str:

@@ -39,13 +39,13 @@ class Local:
 
     async def stream(self, request: ProviderRequest) -> AsyncGenerator[Sequence[str]]:
         """Refuses: vectors don't stream."""
-        raise _invalid("The local provider only makes embeddings; it does not chat.", "model")
+        raise _invalid("The local provider only makes embeddings.", "model")
         yield ()
 
 
 def _texts(request: ProviderRequest) -> list[str]:
     if request.api is not Api.EMBEDDINGS:
-        raise _invalid("The local provider only makes embeddings; it does not chat.", "model")
+        raise _invalid("The local provider only makes embeddings.", "model")
     dimensions = request.body.get("dimensions")
     if dimensions is not None and dimensions != DIMENSIONS:
         raise _invalid(f"This model gives {DIMENSIONS} dimensions and can't give {dimensions}.", "dimensions")

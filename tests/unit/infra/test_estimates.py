@@ -241,3 +241,21 @@ async def test_whoever_comes_while_prices_are_read_waits() -> None:
         assert (await bench.estimate()).usd_nano > 0
     finally:
         await bench.estimator.stop()
+
+
+MODERATION: JsonObject = {"input": ["one two three"]}
+
+
+@pytest.mark.parametrize(("price", "is_free"), [(None, True), ("0.001", False)])
+async def test_a_moderation_costs_nothing_unless_somebody_wrote_a_price(price: str | None, is_free: bool) -> None:
+    found = await Bench(model(deployment("d", price))).estimate(MODERATION, api=Api.MODERATIONS)
+    assert (found.usd_nano == 0) == is_free
+    assert (found.output_tokens, found.input_tokens > 0) == (0, True)
+
+
+async def test_where_one_of_two_has_a_price_that_is_held_and_the_other_is_no_reason_to_refuse() -> None:
+    bench = Bench(model(deployment("free", None), deployment("dear", "0.001")))
+    found = await bench.estimate(MODERATION, api=Api.MODERATIONS)
+    assert found.usd_nano == nano_up(Decimal("0.001") * found.input_tokens)
+    with pytest.raises(Unpriced):
+        await bench.estimate(MODERATION, api=Api.EMBEDDINGS)

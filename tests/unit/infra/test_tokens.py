@@ -18,6 +18,8 @@ CASES: list[tuple[Api, JsonObject, int]] = [
     (Api.EMBEDDINGS, {"input": [1, 2, 3]}, 3),
     (Api.EMBEDDINGS, {"input": [[1, 2], [3]]}, 3),
     (Api.EMBEDDINGS, {"input": None}, 0),
+    (Api.MODERATIONS, {"input": ["hello", "world"]}, 2),
+    (Api.MODERATIONS, {"input": [{"type": "text", "text": "hello world"}, {"type": "image_url"}]}, 2),
 ]
 
 

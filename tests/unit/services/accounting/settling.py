@@ -18,6 +18,7 @@ from infra.redis import ledger
 from infra.redis.admission import Allowance, Charge, Limits, admit
 from infra.redis.client import Argument, RedisUnavailable, Script, Value
 from infra.redis.ledger import Counted, Spent
+from infra.redis.once import Once
 from schemas.alert import Alert
 from schemas.attempt import Attempt
 from schemas.budget import NANO
@@ -28,6 +29,7 @@ from schemas.topics import ALERTS, COMPLETIONS, Lane
 from schemas.usage import Usage
 from services.accounting.runaway import Watch
 from services.accounting.settlement import SettlementStage
+from services.accounting.shutdowns import Shutdowns
 from services.accounting.sums import Sums
 from tests.fakes.log import MemoryLog, MemorySource
 from tests.fakes.redis import LuaRedis
@@ -105,9 +107,8 @@ class House:
     async def join(self) -> Member:
         source = self.log.source(GROUP, [COMPLETIONS.name])
         alerts = Alerts(self.log, self.clock, "accounting")
-        stage = SettlementStage(
-            source, self.redis, self.files, Sums(self.table), Watch(self.table, alerts), alerts, self._rebuild
-        )
+        watch, shutdowns = Watch(self.table, alerts), Shutdowns(self.table, alerts, Once(self.redis))
+        stage = SettlementStage(source, self.redis, self.files, Sums(self.table), watch, shutdowns, alerts, self._rebuild)
         member = Member(stage, source)
         self.members.append(member)
         await stage.start()

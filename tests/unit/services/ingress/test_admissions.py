@@ -24,7 +24,15 @@ from infra.signing import Signer
 from schemas.base import JsonObject
 from schemas.budget import NANO, Budget
 from schemas.control import Deployment, Model, Organization, Price, Team, VirtualKey
-from schemas.errors import BudgetExceeded, DeadlineExceeded, RateLimited, TooLarge, Unavailable
+from schemas.errors import (
+    BudgetExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+)
 from schemas.job import Api, Job, ReplyTo
 from schemas.policy import Limits, Policy
 from schemas.topics import Lane
@@ -395,3 +403,34 @@ async def test_several_budgets_of_one_level_are_held_once_and_given_back_once() 
     for job in jobs:
         await bench.end(job)
     assert await bench.at() == Counted(0, 0, 0, 0)
+
+
+def a_moderation(**members: Any) -> Request:
+    return Request(api=Api.MODERATIONS, body={"input": "hello", **members}, lane=Lane.INTERACTIVE, timeout_header="60")
+
+
+@in_virtual_time
+async def test_a_moderation_without_a_price_goes_under_a_budget() -> None:
+    bench = Bench(usd(1))
+    job = await bench.ask(a_moderation(model="secret"))
+    assert job.estimate is not None
+    assert (job.model, job.stream, job.estimate.usd_nano) == ("secret", False, 0)
+
+
+@in_virtual_time
+async def test_where_no_model_is_named_a_moderation_goes_to_the_one_that_is_called_as_openais() -> None:
+    bench = Bench()
+    with pytest.raises(InvalidRequest, match="have one called `omni-moderation-latest` added") as refused:
+        await bench.ask(a_moderation())
+    assert refused.value.fault().param == "model"
+    bench.table.put(Model(name="omni-moderation-latest", deployments=(Deployment(id="o", provider="openai", model="omni"),)))
+    assert (await bench.ask(a_moderation())).model == "omni-moderation-latest"
+    with pytest.raises(ModelNotFound):
+        await bench.ask(a_moderation(model="gone"))
+
+
+@pytest.mark.parametrize("given", [None, "", [], ["one", 1], {"text": "x"}])
+@in_virtual_time
+async def test_what_is_no_input_of_a_moderation(given: object) -> None:
+    with pytest.raises(InvalidRequest, match="Invalid value for `input"):
+        await Bench().ask(a_moderation(model="secret", input=given))

@@ -17,7 +17,17 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 HELLO = {"role": "user", "content": "Hello"}
 PNG = {"type": "base64", "media_type": "image/png", "data": "aGk="}
 SEEN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+SCHEMA: JsonObject = {"type": "object", "properties": {"a": {"type": "integer"}}}
+CLOSED: JsonObject = {**SCHEMA, "required": ["a"], "additionalProperties": False}
+
+# OpenAI is strict about none of these.
+LOOSE: list[JsonObject] = [
+    {**CLOSED, "additionalProperties": True},
+    {**CLOSED, "required": []},
+    {**CLOSED, "properties": {"a": SCHEMA}},
+    {**CLOSED, "$defs": {"A": SCHEMA}},
+    {**CLOSED, "properties": {"a": {"anyOf": [{"type": "null"}, SCHEMA]}}},
+]
 
 
 def body(**members: Any) -> JsonObject:
@@ -181,12 +191,12 @@ MEMBERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"service_tier": "standard_only"}, {"service_tier": "default"}),
     ({"output_config": {"effort": "high"}}, {"reasoning_effort": "high"}),
     (
-        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": CLOSED}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": CLOSED, "strict": True}}},
     ),
     (
         {"output_format": {"type": "json_schema", "schema": SCHEMA}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": False}}},
     ),
     (
         {"tools": [{"name": "add", "description": "Adds", "input_schema": SCHEMA, "cache_control": EPHEMERAL}]},
@@ -224,6 +234,15 @@ def test_every_member_has_its_word_in_a_chat(given: dict[str, Any], told: dict[s
 def test_which_tool_is_used_may_be_said(choice: JsonObject, told: JsonObject) -> None:
     found = body(tools=[{"type": "custom", "name": "add", "input_schema": SCHEMA}], tool_choice=choice)
     assert {name: found.get(name) for name in ("tool_choice", "parallel_tool_calls") if name in found} == told
+
+
+@pytest.mark.parametrize("schema", LOOSE)
+def test_a_form_that_openai_is_not_strict_about_is_not_asked_for_strictly(schema: JsonObject) -> None:
+    asked = body(output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert asked["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": False},
+    }
 
 
 def test_a_user_id_that_is_longer_than_openai_takes_stays_the_same_user() -> None:
