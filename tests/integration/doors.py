@@ -153,6 +153,9 @@ HTTP: Mapping[str, Entry] = {
     "GET /admin/v1/policy/explain": Administers(),
     "GET /admin/v1/events": Administers(),
     "GET /admin/v1/alerts": Administers(),
+    "GET /admin/v1/deployments": Administers(),
+    "POST /admin/v1/deployments/{id}/drain": Administers(),
+    "POST /admin/v1/deployments/{id}/resume": Administers(),
     "POST /hooks/itsm": Signed(),
 }
 
