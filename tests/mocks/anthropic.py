@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pydantic import JsonValue
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -23,13 +22,13 @@ from starlette.routing import Route
 from schemas.anthropic.answers import ERROR_STATUS
 from schemas.base import JsonObject
 from tests.mocks.anthropic_requests import VERSIONS, Image, Refused, Request, Text, ToolResult, read_request
+from tests.mocks.samples import sample
 from tests.mocks.serving import Serving
 
 KEY = "sk-ant-CANARY-5678"
 SIGNATURE = "EqQBCgIYAhIM1gbcDa9GJwZA2b3h"
 
 _CUT = 7
-_SAMPLES: dict[JsonValue, JsonValue] = {"string": "text", "integer": 7, "number": 0.5, "boolean": True, "array": [], "null": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,36 +113,22 @@ def _content(request: Request) -> list[JsonObject]:
     if request.thinks:
         thought = [{"type": "thinking", "thinking": "Let me see.", "signature": SIGNATURE}]
     results = [block for block in last if isinstance(block, ToolResult)]
-    if results:
+    if results and not request.output_config.format:
         texts = [part.text for result in results for part in result.content if isinstance(part, Text)]
         return [*thought, _text("The tools said: " + ", ".join(texts))]
     choice = request.tool_choice
-    if request.tools and not (choice and choice.type == "none"):
+    if request.tools and not results and not (choice and choice.type == "none"):
         wanted = [tool for tool in request.tools if not choice or choice.type != "tool" or tool.name == choice.name]
         both = "both" in said.split() and not (choice and choice.disable_parallel_tool_use)
         uses: list[JsonObject] = [
-            {"type": "tool_use", "id": f"toolu_{number}", "name": tool.name, "input": _sample(tool.input_schema)}
+            {"type": "tool_use", "id": f"toolu_{number}", "name": tool.name, "input": sample(tool.input_schema)}
             for number, tool in enumerate(wanted[: 2 if both else 1])
         ]
         return [*thought, _text("I'll look it up."), *uses]
     if form := request.output_config.format:
-        return [*thought, _text(json.dumps(_sample(form.wanted)))]
+        return [*thought, _text(json.dumps(sample(form.wanted)))]
     images = sum(isinstance(block, Image) for block in last)
     return [*thought, _text(f"I see {images} image(s)." if images else f"You said: {said}")]
-
-
-def _sample(schema: JsonValue) -> JsonValue:
-    """The simplest value that fits a schema."""
-    if not isinstance(schema, dict):
-        return None
-    for name in ("enum", "anyOf"):
-        if isinstance(given := schema.get(name), list) and given:
-            return given[0] if name == "enum" else _sample(given[0])
-    kind = schema.get("type")
-    if kind == "object":
-        properties = schema.get("properties")
-        return {name: _sample(child) for name, child in properties.items()} if isinstance(properties, dict) else {}
-    return _SAMPLES.get(kind if isinstance(kind, str) else "null")
 
 
 def _usage(request: Request, content: Sequence[JsonObject]) -> JsonObject:

@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from schemas.base import JsonObject
 from tests.mocks.aws_signature import Refusal, Sent, verify
 from tests.mocks.bedrock_requests import check, invalid
+from tests.mocks.samples import sample
 
 ACCESS_KEY, SECRET_KEY, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "eu-central-1"
 API_KEY = "bedrock-api-key-EXAMPLE"
@@ -87,41 +88,55 @@ def _cut(text: str) -> list[str]:
 
 
 def speak(model: str, body: JsonObject) -> JsonObject:
-    """What the mock answers: a call where it may and no result is there yet, JSON where that is asked for, else words."""
-    last = _objects(_objects(body["messages"])[-1]["content"])
-    specs = [_object(tool["toolSpec"]) for tool in _objects(_object(body.get("toolConfig")).get("tools")) if "toolSpec" in tool]
-    images = [_object(block["image"]) for block in last if "image" in block]
-    block: JsonObject = {"text": f"Hello from {model}."}
-    if "textFormat" in _object(body.get("outputConfig")):
-        structure = _object(_object(_object(body["outputConfig"])["textFormat"])["structure"])
-        block = {"text": to_json(example(from_json(str(_object(structure["jsonSchema"])["schema"])))).decode()}
-    elif specs and not any("toolResult" in block for block in last):
-        given = example(_object(_object(specs[0]["inputSchema"])["json"]))
-        block = {"toolUse": {"toolUseId": "tooluse_1", "name": specs[0]["name"], "input": given}}
-    elif images:
-        size = len(base64.b64decode(str(_object(images[0]["source"])["bytes"])))
-        block = {"text": f"I see a {images[0]['format']} of {size} bytes."}
-    thought: JsonObject = {"reasoningContent": {"reasoningText": {"text": "Let me think about it.", "signature": "c2ln"}}}
-    thinks = "thinking" in _object(body.get("additionalModelRequestFields"))
+    """What the mock answers: a call where it may and no result is there yet (two, if the user says "both"), JSON where that is
+    asked for, else words, at most `maxTokens` of them."""
+    blocks, stop = _called(body), "tool_use"
+    if not blocks:
+        words, most = _text(model, body).split(" "), _object(body.get("inferenceConfig")).get("maxTokens")
+        limit = most if isinstance(most, int) else len(words)
+        blocks.append({"text": " ".join(words[:limit])})
+        stop = "max_tokens" if limit < len(words) else "end_turn"
+    if "thinking" in _object(body.get("additionalModelRequestFields")):
+        thought: JsonObject = {"text": "Let me think about it.", "signature": "c2ln"}
+        blocks.insert(0, {"reasoningContent": {"reasoningText": thought}})
+    message: JsonObject = {"role": "assistant", "content": [*blocks]}
     return {
-        "output": {"message": {"role": "assistant", "content": [thought, block] if thinks else [block]}},
-        "stopReason": "tool_use" if "toolUse" in block else "end_turn",
+        "output": {"message": message},
+        "stopReason": stop,
         "usage": {"inputTokens": 11, "outputTokens": 7, "totalTokens": 18},
         "metrics": {"latencyMs": 3},
     }
 
 
-def example(schema: JsonObject) -> JsonValue:
-    """The plainest value that keeps to a schema."""
-    match schema:
-        case {"enum": [first, *_]}:
-            return first
-        case {"type": "object"}:
-            return {name: example(_object(of)) for name, of in _object(schema.get("properties")).items()}
-        case {"type": "array"}:
-            return [example(_object(schema.get("items")))]
-        case _:
-            return {"integer": 7, "number": 1.5, "boolean": True}.get(str(schema.get("type")), "Paris")
+def _called(body: JsonObject) -> list[JsonObject]:
+    last, config = _objects(_objects(body["messages"])[-1]["content"]), _object(body.get("toolConfig"))
+    specs = [_object(tool["toolSpec"]) for tool in _objects(config.get("tools")) if "toolSpec" in tool]
+    if any("toolResult" in block for block in last):
+        # Who must call something though a result is there calls what was offered last: Sluice's own tool for answers.
+        specs = specs[-1:] if "toolChoice" in config else []
+    elif not any("both" in str(block.get("text", "")).split() for block in last):
+        specs = specs[:1]
+    return [
+        {
+            "toolUse": {
+                "toolUseId": f"tooluse_{number}",
+                "name": spec["name"],
+                "input": sample(_object(spec["inputSchema"])["json"]),
+            }
+        }
+        for number, spec in enumerate(specs[:2], 1)
+    ]
+
+
+def _text(model: str, body: JsonObject) -> str:
+    if "textFormat" in _object(body.get("outputConfig")):
+        structure = _object(_object(_object(body["outputConfig"])["textFormat"])["structure"])
+        return to_json(sample(from_json(str(_object(structure["jsonSchema"])["schema"])))).decode()
+    images = [_object(block["image"]) for block in _objects(_objects(body["messages"])[-1]["content"]) if "image" in block]
+    if images:
+        size = len(base64.b64decode(str(_object(images[0]["source"])["bytes"])))
+        return f"I see a {images[0]['format']} of {size} bytes."
+    return f"Hello from {model}."
 
 
 def _object(value: JsonValue) -> JsonObject:

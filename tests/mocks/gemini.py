@@ -2,8 +2,9 @@
 
 In a test: `async with MockGemini() as google: ... google.base_url` (Gemini API), `google.host` (Vertex AI), `google.account()`
 (a service account's JSON). Models behave as the mock provider's do, by their names: `mock-gemini-2.5-429-retry-7`; one named
-`blocked` or `toolong` won't; those from gemini-3 on sign their calls. It calls the first tool there is, fills in a schema, tells
-what picture it sees, says what tools have said, and else words that depend on the prompt. `asked`: bodies that it has taken.
+`blocked` or `toolong` won't; those from gemini-3 on sign their calls. It calls the first tool there is (two, if the user says
+"both"), fills in a schema, tells what picture it sees, says what tools have said, and else words that depend on the prompt.
+`asked`: bodies that it has taken.
 """
 
 import json

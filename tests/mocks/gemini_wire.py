@@ -3,14 +3,15 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, Self, cast
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from benchmarks.mock_answers import answer_words, count_tokens
 from schemas.base import JsonObject
+from tests.mocks.samples import sample
 
 SIGNATURE = "c2lnbmVkIGJ5IHRoZSBtb2Nr"
 DUMMY = "skip_thought_signature_validator"
@@ -202,13 +203,15 @@ def said(asked: GenerateRequest, words: int, *, signs: bool) -> tuple[list[JsonO
     config = asked.generation_config
     thoughts: list[JsonObject] = [{"text": "I think.", "thought": True}] if config.thinking_config.include_thoughts else []
     functions, last = asked.functions(), asked.contents[-1].parts
-    if any(part.function_response for part in last):
-        results = [part.function_response.response for part in last if part.function_response]
+    results = [part.function_response.response for part in last if part.function_response]
+    if results and config.response_mime_type != "application/json":
         return [*thoughts, *_words(f"The tools say {json.dumps(results)}".split())], "STOP"
-    if functions and asked.tool_config.function_calling_config.mode != "NONE":
-        call: JsonObject = {"name": functions[0].name, "args": sample(functions[0].parameters_json_schema)}
-        signed: JsonObject = {"functionCall": {"id": "fc-1", **call}, "thoughtSignature": SIGNATURE}
-        return [*thoughts, signed if signs else {"functionCall": call}], "STOP"
+    if functions and not results and asked.tool_config.function_calling_config.mode != "NONE":
+        both = any("both" in (part.text or "").split() for part in last)
+        return [
+            *thoughts,
+            *(_call(function, n, signs=signs) for n, function in enumerate(functions[: 2 if both else 1], 1)),
+        ], "STOP"
     if config.response_mime_type == "application/json":
         return [*thoughts, {"text": json.dumps(sample(config.response_json_schema or {}))}], "STOP"
     if media := [part.inline_data for part in last if part.inline_data]:
@@ -217,30 +220,13 @@ def said(asked: GenerateRequest, words: int, *, signs: bool) -> tuple[list[JsonO
     return [*thoughts, *_words(answer_words(asked.texts(), min(words, most)))], "MAX_TOKENS" if most < words else "STOP"
 
 
-def sample(schema: Mapping[str, JsonValue], root: Mapping[str, JsonValue] | None = None) -> JsonValue:
-    """A value that fits the schema, as far as tests write schemas."""
-    root = root or schema
-    if isinstance(name := schema.get("$ref"), str):
-        defined = cast("Mapping[str, Mapping[str, JsonValue]]", root["$defs"])
-        return sample(defined[name.rpartition("/")[2]], root)
-    if isinstance(options := schema.get("anyOf"), list):
-        return sample(cast("JsonObject", options[0]), root)
-    if isinstance(choices := schema.get("enum"), list):
-        return choices[0]
-    match schema.get("type"):
-        case "string":
-            return "Paris"
-        case "integer":
-            return 1
-        case "number":
-            return 1.5
-        case "boolean":
-            return True
-        case "array":
-            return [sample(cast("JsonObject", schema.get("items") or {}), root)]
-        case _:
-            members = cast("Mapping[str, Mapping[str, JsonValue]]", schema.get("properties") or {})
-            return {name: sample(member, root) for name, member in members.items()}
+def _call(function: Declaration, number: int, *, signs: bool) -> JsonObject:
+    """Of calls that are made together, the first is signed."""
+    call: JsonObject = {"name": function.name, "args": sample(function.parameters_json_schema)}
+    if not signs:
+        return {"functionCall": call}
+    signature: JsonObject = {"thoughtSignature": SIGNATURE} if number == 1 else {}
+    return {"functionCall": {"id": f"fc-{number}", **call}, **signature}
 
 
 def usage(asked: GenerateRequest, parts: Sequence[JsonObject]) -> JsonObject:

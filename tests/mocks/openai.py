@@ -1,21 +1,26 @@
 """OpenAI's chat completions on loopback, strict about every member; the rest is the mock provider's.
 
 In a test: `async with MockOpenAI("key") as openai: ... openai.base_url, openai.asked`. It calls the first tool that it may call
-(or the chosen one) unless it was just told a result; else it fills in a schema, repeats what tools have said, tells how large
-the images are that it sees; and all else is answered, and fails, as by the mock provider.
+(or the chosen one; all of them where the user says the word "both") unless it was just told a result; else it fills in a schema,
+repeats what tools have said, tells how large the images are that it sees; and all else is answered, and fails, as by the mock
+provider.
 """
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import cast
+
+from pydantic import JsonValue
 
 from benchmarks.mock_answers import Behaviour, count_tokens, error_body
 from benchmarks.mock_provider import MockProvider
 from benchmarks.mock_wire import Reply, Request, json_reply, stream_reply
 from schemas.base import JsonObject
 from tests.mocks.openai_requests import (
+    Function,
     ImagePart,
+    Message,
     Refused,
     TextPart,
     ToolChoice,
@@ -32,10 +37,11 @@ REASONED = 3
 
 
 class MockOpenAI(MockProvider):
-    """The server. `key` is the only one it takes, None: any. `asked`: bodies that it has taken."""
+    """The server. `key` is the only one it takes, None: any; `knows`: members beyond OpenAI's. `asked`: bodies that it took."""
 
-    def __init__(self, key: str | None = None, port: int = 0) -> None:
+    def __init__(self, key: str | None = None, port: int = 0, knows: Collection[str] = ()) -> None:
         super().__init__(port)
+        self._knows = knows
         self._bearer = key and f"Bearer {key}"
         self.asked: list[JsonObject] = []
 
@@ -46,7 +52,7 @@ class MockOpenAI(MockProvider):
         if request.target.split(b"?")[0] != b"/v1/chat/completions":
             return super().reply(request)
         try:
-            asked = read_request(request.body)
+            asked = read_request(request.body, self._knows)
         except Refused as refused:
             return json_reply(400, error_body(400, str(refused)))
         self.asked.append(cast("JsonObject", json.loads(request.body)))
@@ -80,13 +86,20 @@ def _message(asked: Asked) -> JsonObject | None:
     """What is said beyond words; None for words."""
     last, choice = asked.messages[-1], asked.tool_choice
     if asked.tools and choice != "none" and not isinstance(last, ToolMessage):
-        name = choice.function.name if isinstance(choice, ToolChoice) else asked.tools[0].function.name
-        schema = next(tool.function.parameters for tool in asked.tools if tool.function.name == name)
-        function: JsonObject = {"name": name, "arguments": json.dumps(sample(schema), ensure_ascii=False)}
-        calls = [{"id": f"call_{len(asked.messages)}", "type": "function", "function": function}]
+        functions = [tool.function for tool in asked.tools]
+        if isinstance(choice, ToolChoice):
+            functions = [function for function in functions if function.name == choice.function.name]
+        elif "both" not in _said(last).split():
+            functions = functions[:1]
+        calls = [_call(function, f"call_{len(asked.messages)}_{n}") for n, function in enumerate(functions)]
         return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [*calls]}
     text = _text(asked)
     return None if text is None else {"role": "assistant", "content": text, "refusal": None}
+
+
+def _call(function: Function, name: str) -> JsonObject:
+    given = json.dumps(sample(function.parameters), ensure_ascii=False)
+    return {"id": name, "type": "function", "function": {"name": function.name, "arguments": given}}
 
 
 def _text(asked: Asked) -> str | None:
@@ -94,7 +107,7 @@ def _text(asked: Asked) -> str | None:
     if form and form.type != "text":
         return json.dumps(sample(form.json_schema.wanted if form.json_schema else {"type": "object"}), ensure_ascii=False)
     if isinstance(last, ToolMessage):
-        return "The tools said: " + "".join(part.text for part in last.content)
+        return f"The tools said: {_said(last)}"
     images = [part for part in last.content if isinstance(part, ImagePart)] if isinstance(last, UserMessage) else []
     if images:
         sizes = [len(base64.b64decode(image.image_url.url.partition(",")[2])) for image in images]
@@ -103,8 +116,11 @@ def _text(asked: Asked) -> str | None:
 
 
 def _texts(asked: Asked) -> str:
-    parts = [part for message in asked.messages for part in message.content or ()]
-    return "\n".join(part.text for part in parts if isinstance(part, TextPart))
+    return "\n".join(_said(message) for message in asked.messages)
+
+
+def _said(message: Message) -> str:
+    return "".join(part.text for part in message.content or () if isinstance(part, TextPart))
 
 
 def _events(head: JsonObject, message: JsonObject, finish: str, usage: JsonObject | None) -> Iterator[bytes]:
@@ -120,15 +136,24 @@ def _events(head: JsonObject, message: JsonObject, finish: str, usage: JsonObjec
 
 def _deltas(message: JsonObject) -> Iterator[JsonObject]:
     match message:
-        case {"tool_calls": [{"function": {"name": name, "arguments": str(text)}, **call}]}:
-            begun: JsonObject = {**call, "index": 0, "function": {"name": name, "arguments": ""}}
-            yield {"role": "assistant", "content": None, "tool_calls": [begun]}
-            for piece in _cut(text):
-                yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+        case {"tool_calls": list(calls)}:
+            yield {"role": "assistant", "content": None}
+            for index, call in enumerate(calls):
+                yield from _pieces(index, call)
         case _:
             yield {"role": "assistant", "content": "", "refusal": None}
             for piece in _cut(str(message["content"])):
                 yield {"content": piece}
+
+
+def _pieces(index: int, call: JsonValue) -> Iterator[JsonObject]:
+    match call:
+        case {"function": {"name": name, "arguments": str(text)}, **begun}:
+            yield {"tool_calls": [{**begun, "index": index, "function": {"name": name, "arguments": ""}}]}
+            for piece in _cut(text):
+                yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+        case _:
+            raise AssertionError(call)
 
 
 def _cut(text: str) -> list[str]:

@@ -5,7 +5,8 @@ Written from its public reference (platform.openai.com: "Create chat completion"
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from itertools import takewhile
 from typing import Annotated, Literal, cast
 
@@ -182,10 +183,11 @@ class Request(_Strict):
     web_search_options: JsonValue = None
 
 
-def read_request(body: bytes) -> Request:
-    """Raises Refused, with words as the API has them."""
+def read_request(body: bytes, knows: Collection[str] = ()) -> Request:
+    """Raises Refused, with words as the API has them. `knows`: members that are let pass besides."""
+    given = cast("JsonObject", json.loads(body))
     try:
-        request = Request.model_validate_json(body)
+        request = Request.model_validate({name: value for name, value in given.items() if name not in knows})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")

@@ -53,6 +53,9 @@ class MockVault:
                 return self._logs_in(body == {"role": ROLE_ID, "jwt": JWT})
             case _ if token not in self.tokens:
                 return 403, {"errors": ["permission denied"]}
+            case "auth/token/revoke-self":
+                self.tokens.discard(token)
+                return 204, {}
             case "sys/leases/renew":
                 return 200, {"lease_id": body["lease_id"], "lease_duration": self.lease_s, "renewable": True}
             case _ if path in self.paths:

@@ -1,0 +1,1 @@
+"""SDKs against providers: who asks, who answers, and what must come of it."""
