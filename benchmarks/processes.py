@@ -1,6 +1,7 @@
 """What processes cost, read from /proc (Linux): CPU of all their threads, resident and proportional memory."""
 
 import os
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes. PSS counts a page shared by n processes as 1/n, so that it may be added up; RSS may not."""
+    """Megabytes. PSS counts a page shared by n processes as 1/n, so that it may be added up; RSS may not.
+
+    Of a process that has forbidden dumps (infra/dumps.py) only root may know the PSS; for anybody else it is the RSS.
+    """
 
     rss_mb: float
     pss_mb: float
@@ -26,6 +30,9 @@ def memory(pid: int) -> Memory:
     """Memory of a process; zeros when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except PermissionError:
+        rss_mb = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+        return Memory(rss_mb, rss_mb)
     except OSError:
         return Memory(0.0, 0.0)
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}

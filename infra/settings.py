@@ -97,7 +97,11 @@ class Settings(BaseSettings):
         for prefix in ("file/", "file:"):
             if reference.startswith(prefix):
                 path = self.secrets_dir / reference.removeprefix(prefix)
-                return path.read_text().strip() if path.is_file() else None
+                try:
+                    return path.read_text().strip() if path.is_file() else None
+                except (OSError, UnicodeDecodeError):
+                    # Somebody else's, or no text: as good as none, for whoever asks.
+                    return None
         return None
 
     @property

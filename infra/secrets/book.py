@@ -8,11 +8,15 @@ until its end, anything else for as long as it takes.
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
+
+VAULT = "vault:"
+"""With which a reference into Vault begins."""
 
 REFRESH_S = 60.0
 """Of a secret without a lease."""
@@ -20,7 +24,6 @@ REFRESH_S = 60.0
 _REMEMBER_S = 1.0
 _RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
 _TICK_S = 0.5
-_VAULT = "vault:"
 
 
 class VaultAway(Exception):
@@ -61,7 +64,8 @@ class _Kept:
 class Secrets:
     """Resolves references. `look_up` does so for environment and files, and may read one; `away` is told when Vault is gone.
 
-    `now_s` is any clock that goes on steadily, `chance` gives a number from 0 up to 1.
+    `now_s` is any clock that goes on steadily, `chance` gives a number from 0 up to 1. `changed` is called with a reference that
+    stands for another secret than before.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class Secrets:
         self._now_s = now_s
         self._chance = chance
         self._away = away
+        self.changed: Callable[[str], None] = lambda _: None
         self._known: dict[str, tuple[float, str | None]] = {}
+        # What was given out last, and since when, if it was another one before.
+        self._given: dict[str, tuple[float, str | None]] = {}
         self._kept: dict[str, _Kept] = {}
         self._missing: dict[str, float] = {}
         self._reading: dict[str, asyncio.Task[bool]] = {}
@@ -89,43 +96,58 @@ class Secrets:
 
     async def stop(self) -> None:
         """Forgets everything."""
-        tasks = [task for task in (self._loop, *self._reading.values()) if task]
+        tasks: list[asyncio.Task[Any]] = [task for task in (self._loop, *self._reading.values()) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._kept.clear()
-        self._known.clear()
+        for known in (self._kept, self._known, self._given):
+            known.clear()
 
     async def of(self, reference: str) -> str | None:
         """The secret, or None if there is none, or none any more. Waits for nothing but Vault, and for that once."""
-        if not reference.startswith(_VAULT):
+        secret = await self._found(reference)
+        before = self._given.get(reference)
+        if before is None or before[1] != secret:
+            self._given[reference] = (self._now_s() if before else -math.inf, secret)
+            if before and secret:
+                self.changed(reference)
+        return secret
+
+    async def refused(self, reference: str, age_s: float = 0.0) -> bool:
+        """A provider won't take the credential that it was given `age_s` ago: whether there is another one since, or now.
+
+        Looks again at once if there is none: of many calls with the same credential only the first need do so.
+        """
+        since_s = self._now_s() - age_s
+        if await self.of(reference) is None or self._given[reference][0] < since_s:
+            if path := _path(reference):
+                await self._read(path)
+            else:
+                self._known.pop(reference, None)
+        return await self.of(reference) is not None and self._given[reference][0] >= since_s
+
+    async def _found(self, reference: str) -> str | None:
+        path = _path(reference)
+        if path is None:
             return self._local(reference)
-        path, _, name = reference.removeprefix(_VAULT).partition("#")
         kept = self._kept.get(path)
         if kept is None and self._now_s() - self._missing.get(path, -_REMEMBER_S) >= _REMEMBER_S:
             await self._read(path)
             kept = self._kept.get(path)
         if kept is None or (kept.ends_s is not None and kept.ends_s <= self._now_s()):
             return None
-        return kept.leased.fields.get(name or "value")
-
-    async def refused(self, reference: str) -> bool:
-        """A provider won't take this credential: looks again at once, and says whether there is another one now."""
-        if reference.startswith(_VAULT):
-            before = await self.of(reference)
-            await self._read(reference.removeprefix(_VAULT).partition("#")[0])
-        else:
-            # What the provider was given, however long ago that was looked up.
-            _, before = self._known.pop(reference, (0.0, None))
-        return await self.of(reference) not in (before, None)
+        return kept.leased.fields.get(reference.partition("#")[2] or "value")
 
     async def refresh(self) -> None:
-        """Asks Vault for everything that is due."""
+        """Asks Vault for everything that is due, and sees what has changed, though nobody may ask for it now."""
         now_s = self._now_s()
         for path in [path for path, kept in self._kept.items() if kept.ends_s is not None and kept.ends_s <= now_s]:
             log.error("the lease of %s is over and could not be renewed", path)
             del self._kept[path]
         await asyncio.gather(*(self._read(path) for path, kept in self._kept.items() if kept.due_s <= now_s))
+        for reference in tuple(self._given):
+            if (path := _path(reference)) is None or path in self._kept:
+                await self.of(reference)
 
     async def _renew(self) -> None:
         while True:
@@ -189,3 +211,8 @@ class Secrets:
             kept.due_s = now_s + min(_LONGEST_RETRY_S, _RETRY_S * 2 ** min(kept.failures, 10)) * (0.5 + 0.5 * self._chance())
         if self._away is not None:
             await self._away(f"The secret at {path} can't be read: {error}.")
+
+
+def _path(reference: str) -> str | None:
+    """In Vault; None for what lies elsewhere."""
+    return reference.removeprefix(VAULT).partition("#")[0] if reference.startswith(VAULT) else None

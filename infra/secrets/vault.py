@@ -5,7 +5,9 @@ token that is given is for trying things out. Nothing of what is read shows in `
 """
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -18,16 +20,23 @@ from infra.secrets.book import Leased, VaultAway, VaultRefuses
 from infra.settings import Settings
 
 T = TypeVar("T")
+_Client = Any
+"""hvac.Client, which has no types."""
 
 _TIMEOUT_S = 5
+_DUE_SHARE = 2 / 3
 
 
 class Vault:
-    """One Vault server. Connects at first use."""
+    """One Vault server. Connects at first use. Its own token is renewed when two thirds of its time are over, and with it goes
+    on what was leased to it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now_s: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._client: hvac.Client | None = None
+        self._now_s = now_s
+        self._client: _Client | None = None
+        self._token_s = 0
+        self._token_due_s = 0.0
         self._login = Lock()
 
     async def read(self, path: str) -> Leased:
@@ -38,7 +47,15 @@ class Vault:
         """The seconds for which a lease holds from now on. Raises VaultAway, VaultRefuses."""
         return await asyncio.to_thread(self._asked, lambda client: _renewed(client.sys.renew_lease(lease_id)))
 
-    def _asked(self, ask: Callable[[hvac.Client], T]) -> T:
+    async def leave(self) -> None:
+        """Gives back the token for which it logged in, and with it all that was leased to it. One that was given stays good."""
+        client, self._client = self._client, None
+        if client is None or self._settings.vault_auth == "token":
+            return
+        with suppress(VaultError, requests.RequestException, OSError, ValueError):
+            await asyncio.to_thread(client.auth.token.revoke_self)
+
+    def _asked(self, ask: Callable[[_Client], T]) -> T:
         """The answer; after a new login, if our own token is over."""
         try:
             client, fresh = self._logged_in()
@@ -54,19 +71,32 @@ class Vault:
         except (VaultError, requests.RequestException, OSError, ValueError) as error:
             raise VaultAway(f"Vault does not answer ({type(error).__name__})") from None
 
-    def _logged_in(self, but: hvac.Client | None = None) -> tuple[hvac.Client, bool]:
+    def _logged_in(self, but: _Client | None = None) -> tuple[_Client, bool]:
         """A client with a token, and whether that is new; another one than `but`, whose token is over."""
         with self._login:
-            if self._client is not None and self._client is not but:
+            if self._client is not None and self._client is not but and self._token_goes_on(self._client):
                 return self._client, False
             self._client = self._logs_in()
             return self._client, True
 
-    def _logs_in(self) -> hvac.Client:
+    def _token_goes_on(self, client: _Client) -> bool:
+        """Renews our own token if that is due. False if it can't be: near its longest life it is prolonged by less and less."""
+        if not self._token_s or self._now_s() < self._token_due_s:
+            return True
+        try:
+            token_s = _token_s(client.auth.token.renew_self())
+        except (Forbidden, InvalidRequest, Unauthorized):
+            return False
+        if token_s * 2 < self._token_s:
+            return False
+        self._token_due_s = self._now_s() + token_s * _DUE_SHARE
+        return True
+
+    def _logs_in(self) -> _Client:
         settings = self._settings
         session = requests.Session()
         session.trust_env = False
-        client = hvac.Client(
+        client: _Client = hvac.Client(
             settings.vault,
             token=settings.vault_token.get_secret_value() or None,
             namespace=settings.vault_namespace or None,
@@ -74,15 +104,18 @@ class Vault:
             session=session,
             verify=settings.vault_ca or True,
         )
+        mount, answer = settings.vault_mount or settings.vault_auth, None
         match settings.vault_auth:
             case "approle":
                 secret_id = settings.vault_secret_id.get_secret_value() or None
-                client.auth.approle.login(settings.vault_role, secret_id, mount_point=settings.vault_mount or "approle")
+                answer = client.auth.approle.login(settings.vault_role, secret_id, mount_point=mount)
             case "kubernetes":
                 jwt = Path(settings.vault_jwt_file).read_text().strip()
-                client.auth.kubernetes.login(settings.vault_role, jwt, mount_point=settings.vault_mount or "kubernetes")
+                answer = client.auth.kubernetes.login(settings.vault_role, jwt, mount_point=mount)
             case "token":
                 pass
+        self._token_s = _token_s(answer)
+        self._token_due_s = self._now_s() + self._token_s * _DUE_SHARE
         return client
 
 
@@ -97,6 +130,13 @@ def _leased(answer: object, path: str) -> Leased:
         data = cast("dict[str, object]", inner)
     fields = {name: value for name, value in data.items() if isinstance(value, str)}
     return Leased(fields, str(told.get("lease_id") or ""), int(told.get("lease_duration") or 0), bool(told.get("renewable")))
+
+
+def _token_s(answer: object) -> int:
+    """For how long a token holds that may be renewed; 0 for any other."""
+    auth = cast("dict[str, Any]", answer).get("auth") if isinstance(answer, dict) else None
+    told = cast("dict[str, Any]", auth or {})
+    return int(told.get("lease_duration") or 0) if told.get("renewable") else 0
 
 
 def _renewed(answer: object) -> int:

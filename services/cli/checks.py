@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import groupby
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from infra.kafka.broker import Kafka
 from infra.redis.client import Redis
+from infra.secrets.book import VAULT, VaultAway, VaultRefuses
+from infra.settings import Settings
 from schemas.control import Model
 from schemas.topics import TOPICS
 from services.cli import endpoints
@@ -29,6 +33,8 @@ MAX_SKEW_S = 5.0
 TIMEOUT_S = 5.0
 START = "Start it with `sluice up`, or name it by {}."
 LOGS = "See the logs in {}; `sluice up` starts again what ends."
+
+_LOCAL = re.compile(r"(os\.environ/|env:|file/|file:)(.+)")
 
 
 class _Ready(BaseModel):
@@ -198,16 +204,58 @@ def configuration(system: System) -> Iterator[Check]:
 
 
 def _credentials(system: System, models: list[Model]) -> Iterator[Check]:
-    references = sorted({d.api_key for m in models for d in m.deployments if d.api_key})
-    for reference in references:
-        if system.settings.secret(reference):
-            continue
-        kind, _, name = reference.partition("/")
-        if kind == "file":
-            where = system.settings.secrets_dir / name
-            state = "failed" if system.is_local else "warning"
-            yield Check("credential", state, f"{where} is not there", "Run `sluice config apply` again on this machine.")
-        else:
-            yield Check(
-                "credential", "warning", f"{name} is not set in this shell", "Set it where Sluice is started, unless it is there."
-            )
+    references = sorted({one for model in models for deployment in model.deployments for one in deployment.references})
+    in_vault = [one for one in references if one.startswith(VAULT)]
+    told = [check for one in references if one not in in_vault and (check := _credential(system, one))]
+    told += asyncio.run(_in_vault(system.settings, in_vault)) if in_vault else []
+    yield from told
+    if references and not told:
+        yield Check("credentials", "ok", f"{len(references)} are there")
+
+
+def _credential(system: System, reference: str) -> Check | None:
+    """What is wrong with a credential that lies on this machine. The word of what is no reference may be the credential."""
+    if system.settings.secret(reference):
+        return None
+    found = _LOCAL.fullmatch(reference)
+    match found.groups() if found else ():
+        case ("os.environ/" | "env:", str(name)):
+            detail, advice = f"{name} is not set in this shell", "Set it where Sluice is started, unless it is there."
+            return Check("credential", "warning", detail, advice)
+        case ("file/" | "file:" as kind, str(name)):
+            detail = f"{system.settings.secrets_dir / name} is not there, or can't be read"
+            again = "Run `sluice config apply` again on this machine."
+            advice = again if kind == "file/" else "Put it there, readable for Sluice alone."
+            return Check("credential", "failed" if system.is_local else "warning", detail, advice)
+        case _:
+            advice = "Write env:NAME, file:NAME or vault:PATH#FIELD, and run `sluice config apply`."
+            return Check("credential", "failed", "one is written as no reference, so that nobody finds it", advice)
+
+
+async def _in_vault(settings: Settings, references: list[str]) -> list[Check]:
+    """What is wrong with credentials in Vault. What is made for whoever reads it is given back at once."""
+    if not settings.vault:
+        detail = f"{len(references)} lie in Vault, which nobody asked: SLUICE_VAULT is not set in this shell"
+        return [Check("vault", "warning", detail, "Set it, and what belongs to it, as where Sluice is started.")]
+    # Who has no Vault needn't carry its client.
+    from infra.secrets.vault import Vault
+
+    vault = Vault(settings)
+    where = urlsplit(settings.vault).netloc.rpartition("@")[2]
+    found: list[Check] = []
+    try:
+        for path, names in groupby(references, lambda one: one.removeprefix(VAULT).partition("#")[0]):
+            try:
+                fields = (await vault.read(path)).fields
+            except VaultRefuses as error:
+                found.append(
+                    Check("credential", "failed", f"{path}: {error}", "Check the path, and the policy of Sluice's role.")
+                )
+                continue
+            missing = [name for one in names if not fields.get(name := one.partition("#")[2] or "value")]
+            found += [Check("credential", "failed", f"{path} has no field {name}", "Check its spelling.") for name in missing]
+    except VaultAway as error:
+        found.append(Check("vault", "failed", f"{where}: {error}", "Check SLUICE_VAULT, and what it takes to log in there."))
+    finally:
+        await vault.leave()
+    return found

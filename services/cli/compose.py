@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, get_args
 
+from infra import dumps
 from infra.platform import Platform, open_platform
 from infra.runtime import Runtime, Service
 from infra.settings import Settings
@@ -54,6 +55,9 @@ async def run(
 ) -> None:
     """Runs services in this process until SIGTERM; `ready` is awaited when all of them are."""
     logs.configure(settings.log_level)
+    if "router" in names:
+        # It has the providers' keys in memory.
+        dumps.forbid()
     platform = await open_platform(settings, "+".join(names))
     try:
         services = [build(name, platform) for name in SERVICES if name in names]

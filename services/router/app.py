@@ -69,6 +69,7 @@ class RouterService:
         dispatcher = self._dispatcher(platform, health, places)
         told = partial(exchange, platform.redis, platform.life)
         self._shared = SharedHealth(health, places, self._tally, roster, told, self._alerts.raise_, clock)
+        self._secrets.changed = self._shared.rotated
         self._probes = Probes(health, lambda: roster.deployments, self._providers.lists_models, clock)
         calls = Calls(self._providers.of, platform.post(self.name), records, platform.tracing)
         hedges = Hedges(dispatcher.strategies.p95_ms)

@@ -23,6 +23,7 @@ class MockVault:
     tokens: set[str] = field(default_factory=set[str])
     asked: list[str] = field(default_factory=list[str])
     lease_s: int = 60
+    token_s: int = 3600
     down: bool = False
     _server: ThreadingHTTPServer | None = None
 
@@ -56,6 +57,8 @@ class MockVault:
             case "auth/token/revoke-self":
                 self.tokens.discard(token)
                 return 204, {}
+            case "auth/token/renew-self":
+                return 200, {"auth": {"client_token": token, "lease_duration": self.token_s, "renewable": True}}
             case "sys/leases/renew":
                 return 200, {"lease_id": body["lease_id"], "lease_duration": self.lease_s, "renewable": True}
             case _ if path in self.paths:
@@ -68,7 +71,7 @@ class MockVault:
             return 400, {"errors": ["invalid role or secret ID"]}
         token = f"hvs.token-CANARY-{len(self.asked)}"
         self.tokens.add(token)
-        return 200, {"auth": {"client_token": token, "lease_duration": 3600, "renewable": True, "policies": ["default"]}}
+        return 200, {"auth": {"client_token": token, "lease_duration": self.token_s, "renewable": True, "policies": ["default"]}}
 
 
 def kv(**fields: str) -> JsonObject:

@@ -163,7 +163,7 @@ class Bedrock:
             raise unavailable(deployment.id, str(error)) from None
         with failures(request):
             signed = sign(url, headers, content, keys, deployment.region)
-        return signed, (keys.secret_key, *([keys.token] if keys.token else []))
+        return signed, tuple(filter(None, (keys.access_key, keys.secret_key, keys.token)))
 
 
 def sign(url: str, headers: Mapping[str, str], content: bytes, keys: Keys, region: str) -> Mapping[str, str]:

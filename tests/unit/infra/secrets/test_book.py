@@ -140,9 +140,25 @@ async def test_a_refused_key_is_read_again_at_once() -> None:
     on.vault.leased["secret/data/openai"] = Leased({"api_key": "two"})
     assert await on.secrets.refused(KEY)
     assert await on.secrets.of(KEY) == "two"
+    on.now_s += 1
     on.vault.down = VaultAway("gone")
     assert not await on.secrets.refused(KEY)
     assert await on.secrets.of(KEY) == "two"
+
+
+async def test_whoever_was_refused_with_the_key_before_the_rotation_has_another_one() -> None:
+    on = Bench()
+    assert await on.secrets.of(KEY) == "one"
+    on.vault.leased["secret/data/openai"] = Leased({"api_key": "two"})
+    on.now_s = 10
+    assert await on.secrets.refused(KEY, age_s=1)
+    reads, on.now_s = on.vault.reads, 12
+    # A slow call that began before, with the old one.
+    assert await on.secrets.refused(KEY, age_s=5)
+    assert on.vault.reads == reads, "what has changed since needn't be asked for"
+    # One that began after, with the new one.
+    assert not await on.secrets.refused(KEY, age_s=1)
+    assert on.vault.reads == reads + 1
 
 
 async def test_a_file_that_changed_is_read_again_when_refused() -> None:
@@ -152,6 +168,28 @@ async def test_a_file_that_changed_is_read_again_when_refused() -> None:
     values["file:key"] = "two"
     on.now_s = 90
     assert await on.secrets.refused("file:key")
+    on.now_s = 91
+    assert not await on.secrets.refused("file:key")
+    del values["file:key"]
+    assert not await on.secrets.refused("file:key")
+
+
+async def test_who_wants_to_know_is_told_of_another_secret_though_nobody_asks_for_it() -> None:
+    values = {"file:key": "one", "env:none": ""}
+    on, told = Bench(values.get), list[str]()
+    on.secrets.changed = told.append
+    for reference in (KEY, "vault:secret/data/none#x", *values):
+        await on.secrets.of(reference)
+    await on.pass_(90)
+    assert not told
+    values["file:key"] = "two"
+    await on.pass_(2)
+    assert told == ["file:key"]
+    on.vault.leased["secret/data/openai"] = Leased({"api_key": "two"})
+    del values["file:key"]
+    await on.pass_(REFRESH_S + 2)
+    assert told == ["file:key", KEY]
+    assert on.vault.reads < 5, "what isn't there is asked for by who needs it"
 
 
 async def test_what_is_not_there_is_asked_for_once_a_second() -> None:
@@ -177,7 +215,7 @@ async def test_nothing_secret_shows(caplog: pytest.LogCaptureFixture) -> None:
     shown = f"{vars(on.secrets)['_kept']!r} {on.secrets!r} {on.told} {caplog.text}"
     assert "CANARY" not in shown
     await on.secrets.stop()
-    assert not vars(on.secrets)["_kept"]
+    assert not any(vars(on.secrets)[known] for known in ("_kept", "_known", "_given"))
 
 
 @given(outages=st.lists(st.tuples(st.floats(1, 300), st.floats(1, 300)), max_size=6), chance=st.floats(0, 0.999))

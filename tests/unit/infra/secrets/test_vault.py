@@ -52,6 +52,20 @@ async def test_our_own_token_ends_and_we_log_in_again(mock: MockVault) -> None:
     assert mock.asked.count("POST auth/approle/login") == 2
 
 
+async def test_who_leaves_gives_its_token_back_but_not_one_that_was_given(mock: MockVault) -> None:
+    opened = vault(mock)
+    await opened.read("secret/data/openai")
+    [token] = mock.tokens
+    given = vault(mock, vault_auth="token", vault_token=SecretStr(token))
+    await given.read("secret/data/openai")
+    await given.leave()
+    assert mock.tokens == {token}
+    await opened.leave()
+    await opened.leave()
+    assert not mock.tokens
+    assert mock.asked.count("POST auth/token/revoke-self") == 1
+
+
 async def test_what_is_not_ours_is_refused_once(mock: MockVault) -> None:
     with pytest.raises(VaultRefuses):
         await vault(mock).read("secret/data/other")
@@ -79,3 +93,18 @@ async def test_nothing_secret_comes_out(mock: MockVault, caplog: pytest.LogCaptu
         await opened.read("secret/data/openai")
     told += [repr(raised.value), repr(raised.value.__cause__), str(raised.value.__suppress_context__), caplog.text]
     assert not any("CANARY" in text for text in told)
+
+
+async def test_our_own_token_is_renewed_before_it_ends_and_replaced_when_it_may_not_go_on(mock: MockVault) -> None:
+    now_s = [0.0]
+    settings = Settings(vault=mock.url, vault_role=ROLE_ID, vault_secret_id=SecretStr(SECRET_ID))
+    opened = Vault(settings, lambda: now_s[0])
+    await opened.read("secret/data/openai")
+    for now_s[0] in (2000.0, 2500.0, 4500.0):
+        await opened.read("secret/data/openai")
+    # Due at 2,400 s, and 2,400 s after it was renewed at 2,500.
+    assert mock.asked.count("PUT auth/token/renew-self") + mock.asked.count("POST auth/token/renew-self") == 1
+    mock.token_s = 100
+    now_s[0] = 5000.0
+    await opened.read("secret/data/openai")
+    assert mock.asked.count("POST auth/approle/login") == 2
