@@ -64,7 +64,11 @@ def looked_up(metadata: Metadata) -> tuple[AwsCredentials, Clock]:
 
 async def settled(credentials: AwsCredentials, metadata: Metadata, looks: int) -> None:
     """Returns when so many look-ups have been made, and the last one is known."""
-    while metadata.looks < looks or len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - what is waited for has no event
+
+    def looks_still() -> bool:
+        return any(source._looking for source in credentials._sources.values())  # pyright: ignore[reportPrivateUsage]
+
+    while metadata.looks < looks or looks_still():  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0.001)
 
 
