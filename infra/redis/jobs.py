@@ -81,10 +81,10 @@ class JobRecords:
         """Asks for the right to call a provider, at most `attempts` times in all. `rest_ms`: until the job's deadline.
 
         `ask` names the question within this life: asked again after RedisUnavailable, it gets the same answer and not one more
-        attempt. `held`: the attempt that this life has made and that is over; the next one is granted at once, while for anybody
-        else the job stays leased. `note` says what will be called, for whoever has to tell of this attempt after our death.
+        attempt. `held`: the last attempt that this life has made; the next one is granted at once, while for anybody else the job
+        stays leased. `note` says what will be called, for whoever has to tell of this attempt after our death.
         `made`: how many attempts this copy of the job tells of; if it was put off with more, this copy is done. `goes_on`: the
-        next one goes on behind what this life's stream has said already, which else nobody may.
+        next one goes on behind what this life's stream has said already, or races with it, which else nobody may.
         """
         args = (self._owner, self._life, lease_ms, _life_ms(rest_ms), attempts, ask, held, note, made, int(goes_on))
         result = cast("list[bytes | int]", await self._redis.run(_LEASE, _keys(job_id), args))

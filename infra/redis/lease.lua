@@ -2,9 +2,9 @@
 -- KEYS[1]: job record. KEYS[2]: the job's kept answer.
 -- ARGV: owner (slot), incarnation (this life of it), lease in ms, life of the record in ms, most attempts,
 --   ask (names this question: asked again when the answer was lost, it is answered as before),
---   held (the attempt that this life has made and that is over, or 0), note (what will be called),
+--   held (the last attempt that this life has made, or 0), note (what will be called),
 --   made (attempts that this copy of the job tells of: if a copy that was put off since then knows of more, this one is stale),
---   goes on (1: this life's own stream broke off, and another call goes on where it did).
+--   goes on (1: this life's own stream may have begun, and another call goes on where it breaks off, or races with it).
 -- Gives {'done'} | {'stale'} | {'ending'} | {'leased', ms left} | {'answered', answer}
 --   | {'granted' | 'interrupted' | 'exhausted' | 'abandoned', n, notes of the attempts made before…}.
 -- Whoever is told anything but the first four holds the lease, and has to end the job.
@@ -24,7 +24,9 @@ local mine = owner == ARGV[1] and life == ARGV[2]
 -- A slot has one process at a time (Kafka fences the other), so another life of the same slot is dead.
 local same_slot_reborn = owner == ARGV[1] and life ~= ARGV[2]
 local repeated = mine and ask == ARGV[6] and ask ~= ''
-local again = mine and held > 0 and held == n
+-- More calls than are noted here were made while Redis was away, or before it lost its notes.
+local again = mine and held > 0 and held >= n
+n = math.max(n, held)
 if ends > now and not (same_slot_reborn or repeated or again) then
   return {'leased', ends - now}
 end

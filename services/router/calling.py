@@ -23,15 +23,25 @@ from services.router.purse import Meter
 from services.router.stream import Relay
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flight:
-    """A call while it is made. `body`: what is asked; `answer`: what a whole answer says; `relay`: where a stream goes."""
+    """A call while it is made. `body`: what is asked; `answer`: what a whole answer says; `relay`: where a stream goes.
+
+    `begun`: its deployment is asked, or was; `beaten`: another call was first, and nobody waits for this one.
+    """
 
     call: Call
     place: Place
     body: JsonObject
     relay: Relay | None = None
     answer: str = ""
+    begun: bool = False
+    beaten: bool = False
+
+    def land(self) -> None:
+        """It is over."""
+        self.call.over()
+        self.place.give_back()
 
     @property
     def deployment(self) -> Deployment:
@@ -98,11 +108,14 @@ async def _pass_on(
     silence_s = request.deployment.silence_timeout_s or policy.SILENCE_S
     async with aclosing(provider.stream(request)) as batches:
         async for batch in batches:
+            waits_until = patience.when()
+            # What follows waits for our own servers.
+            patience.reschedule(None)
             await relay.take(batch)
             if meter is not None:
                 await meter.flowed(relay.call.text)
-            if relay.speaks:
-                patience.reschedule(loop.time() + silence_s)
+            patience.reschedule(loop.time() + silence_s if relay.speaks else waits_until)
+    patience.reschedule(None)
     await relay.end()
 
 

@@ -114,11 +114,14 @@ class Router:
         found = await self._dispatcher.find(job, route)
         if not isinstance(found, Place):
             return found, False
-        held = await self._purse.hold(job, self._dispatcher.moment())
-        if isinstance(held, bool):
-            return found, held
-        found.give_back()
-        return held, False
+        may_go = False
+        try:
+            held = await self._purse.hold(job, self._dispatcher.moment())
+            may_go = isinstance(held, bool)
+        finally:
+            if not may_go:
+                found.give_back()
+        return (found, held) if isinstance(held, bool) else (held, False)
 
     async def _lease(self, job: Job, route: Route | None, found: Found | None) -> Lease:
         """Asks for the right to call whoever was found, or for nothing but what became of the job."""
@@ -297,7 +300,7 @@ class Router:
             cache=job.cache.status,
             verdict=job.verdict,
             cost_usd=completion.cost_usd,
-            provider_ms=round(sum(attempt.latency_ms for attempt in completion.attempts), 3),
+            provider_ms=policy.provider_ms(completion.attempts),
         )
 
     def _rest_ms(self, job: Job) -> int:

@@ -5,7 +5,7 @@ Only a share of a model's calls may have one, so that a provider that is slow fo
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Any, Literal
 
 from schemas.control import Deployment, Model
 from services.router.calling import Flight
@@ -15,7 +15,7 @@ _MOST_CREDIT = 10.0
 """Hedges that may come in a row after a time without any."""
 
 Outcome = ProviderFailure | Literal["won", "lost", "unmade"]
-"""How a call of a race ended; `unmade`: the other had won before it was begun."""
+"""How a call of a race ended; `unmade`: it was not to be begun any more, for the other had won, or was refused for good."""
 
 
 class Hedges:
@@ -57,7 +57,8 @@ async def race(
 ) -> list[tuple[Flight, Outcome]]:
     """What became of the call and, if it was slow, of the `second` one; the last of the list decides.
 
-    Raises what `fly` raises; no call is at work any more when this returns or raises.
+    A second one that is `beaten` already is not made. Raises what `fly` and `second` raise; no call is at work any more when this
+    returns or raises.
     """
     return await _Race(fly).run(first, after_s, second)
 
@@ -67,26 +68,27 @@ class _Race:
         self._fly = fly
         self._winner: asyncio.Future[Flight] = asyncio.get_running_loop().create_future()
         self._flying: dict[asyncio.Future[ProviderFailure | None], Flight] = {}
+        self._asking: asyncio.Future[Flight | None] | None = None
         self._ended: list[tuple[Flight, Outcome]] = []
 
     async def run(
         self, first: Flight, after_s: float, second: Callable[[], Awaitable[Flight | None]]
     ) -> list[tuple[Flight, Outcome]]:
         self._begin(first)
-        asking: asyncio.Future[Flight | None] | None = None
         try:
-            await asyncio.wait((*self._flying, self._winner), timeout=after_s, return_when=asyncio.FIRST_COMPLETED)
-            if self._decided():
-                return await self._finished()
-            asking = asyncio.ensure_future(second())
-            await asyncio.wait((*self._flying, self._winner, asking), return_when=asyncio.FIRST_COMPLETED)
-            if not self._decided() and (flight := await asking):
-                self._begin(flight)
-            while not self._decided():
-                await asyncio.wait((*self._flying, self._winner), return_when=asyncio.FIRST_COMPLETED)
-            return await self._finished(asking)
+            await asyncio.wait(self._awaited(), timeout=after_s, return_when=asyncio.FIRST_COMPLETED)
+            await self._look()
+            if self._flying and not self._winner.done():
+                self._asking = asyncio.ensure_future(second())
+            while self._flying or self._asking:
+                await asyncio.wait(self._awaited(), return_when=asyncio.FIRST_COMPLETED)
+                await self._look()
+            return sorted(self._ended, key=self._weight)
         finally:
-            await _cancelled(*self._flying, *([asking] if asking else ()))
+            await _cancelled(*self._flying, *([self._asking] if self._asking else ()))
+
+    def _awaited(self) -> "list[asyncio.Future[Any]]":
+        return [*self._flying, *([self._asking] if self._asking else ()), *(() if self._winner.done() else (self._winner,))]
 
     def _begin(self, flight: Flight) -> None:
         if (relay := flight.relay) is not None:
@@ -99,33 +101,53 @@ class _Race:
             self._winner.set_result(flight)
         return self._winner.result() is flight
 
-    def _decided(self) -> bool:
-        """Takes in what has ended; true if somebody has won, or nobody is left."""
+    async def _look(self) -> None:
+        """Takes in what has happened."""
         for task in [task for task in self._flying if task.done()]:
             flight, failure = self._flying.pop(task), task.result()
             won = failure is None and self._wins(flight)
+            flight.beaten = failure is None and not won
             self._ended.append((flight, "won" if won else failure or "lost"))
-        return self._winner.done() or not self._flying
+        if self._winner.done():
+            await self._end_losers()
+        if self._asking is not None and self._asking.done():
+            asking, self._asking = self._asking, None
+            self._join(asking.result())
 
-    async def _finished(self, asking: "asyncio.Future[Flight | None] | None" = None) -> list[tuple[Flight, Outcome]]:
-        """Ends the loser, then waits for the winner. Who asks for a second call is heard out, unless nothing follows any more."""
-        winner = self._winner.result() if self._winner.done() else None
+    async def _end_losers(self) -> None:
+        """Who asks for a second call is heard out as long as another one may follow: that has to know its number."""
+        winner = self._winner.result()
         losers = {task: flight for task, flight in self._flying.items() if flight is not winner}
+        for flight in losers.values():
+            flight.beaten = True
         await _cancelled(*losers)
-        self._ended += [(flight, "lost") for flight in losers.values()]
-        for task, flight in self._flying.items():
-            if task not in losers:
-                self._ended.append((flight, await task or "won"))
-        # The winner decides, though it may have ended before the loser.
-        self._ended.sort(key=lambda ended: ended[0] is winner)
-        if asking is not None and (asking.done() or self._ended[-1][1] != "won"):
-            known = {id(flight) for flight, _ in self._ended}
-            if (flight := await asking) and id(flight) not in known:
-                self._ended.insert(0, (flight, "unmade"))
-        return self._ended
+        for task, flight in losers.items():
+            del self._flying[task]
+            self._ended.append((flight, "lost"))
+        if self._asking is not None and not self._asking.done() and (winner, "won") in self._ended:
+            asking, self._asking = self._asking, None
+            await _cancelled(asking)
+
+    def _join(self, flight: Flight | None) -> None:
+        """The second call is begun, unless there is nothing to win any more."""
+        if flight is None:
+            return
+        last = self._ended[-1][1] if self._ended else None
+        if flight.beaten or self._winner.done() or (isinstance(last, ProviderFailure) and last.kind == "final"):
+            flight.land()
+            self._ended.append((flight, "unmade"))
+        else:
+            self._begin(flight)
+
+    def _weight(self, ended: tuple[Flight, Outcome]) -> int:
+        """The winner decides, or else who failed last."""
+        flight, outcome = ended
+        if self._winner.done() and flight is self._winner.result():
+            return 2
+        return 1 if isinstance(outcome, ProviderFailure) else 0
 
 
-async def _cancelled(*tasks: "asyncio.Future[ProviderFailure | None] | asyncio.Future[Flight | None]") -> None:
+async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

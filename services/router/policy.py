@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from infra import tokens
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model
@@ -142,6 +143,16 @@ def unknown_attempts(job: Job, deployments: Mapping[str, Deployment], notes: Seq
     return attempts
 
 
+def provider_ms(attempts: Sequence[Attempt]) -> float:
+    """How long a job was at providers: where two calls went on at once, that counts once."""
+    total = until = 0.0
+    for attempt in sorted(attempts, key=lambda one: one.started_ms):
+        ends = attempt.started_ms + attempt.latency_ms
+        total += max(0.0, ends - max(until, attempt.started_ms))
+        until = max(until, ends)
+    return round(total, 3)
+
+
 def status_of(fault: Fault) -> JobStatus:
     """How a job ends that ends with this fault."""
     match fault.code:
@@ -197,15 +208,27 @@ def capped(job: Job, body: JsonObject, deployment: Deployment) -> JsonObject:
     return body | {"max_completion_tokens" if deployment.provider in _NEWER_NAME else "max_tokens": cap}
 
 
+def may_go_on(job: Job) -> bool:
+    """Whether another call may go on with the job's stream: its policy wants that, and it is one text, in no form of its own."""
+    form = job.body.get("response_format")
+    is_text = form is None or (isinstance(form, dict) and form.get("type") == "text")
+    return job.policy.route.on_broken_stream == "continue" and is_text and job.body.get("n") in (None, 1)
+
+
 def gone_on_with(body: JsonObject, said: str) -> JsonObject:
-    """The body that asks for the rest of an answer of which `said` is known."""
-    messages = body.get("messages")
+    """The body that asks for the rest of an answer of which `said` is known, and may be as long as what is left of it."""
+    if not said:
+        return body
+    messages, count = body.get("messages"), tokens.count(said)
     said_before: list[JsonValue] = [{"role": "assistant", "content": said}, {"role": "user", "content": _GO_ON}]
-    return body | {"messages": [*(messages if isinstance(messages, list) else ()), *said_before]}
+    most: JsonObject = {name: max(1, limit - count) for name in _LIMITS if isinstance(limit := body.get(name), int)}
+    asked: JsonObject = {"messages": [*(messages if isinstance(messages, list) else ()), *said_before]}
+    return body | most | asked
 
 
 _GO_ON = (
     "Your answer was cut off by a technical failure. Go on exactly where it stopped, in the middle of a word if need be. "
     "Repeat nothing of it and say nothing about the interruption."
 )
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _NEWER_NAME = frozenset({"openai", "azure"})

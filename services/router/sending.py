@@ -15,13 +15,12 @@ from infra.clock import Clock
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
 from schemas.attempt import Attempt
-from schemas.base import JsonObject
 from schemas.control import Deployment, Model
 from schemas.errors import DeadlineExceeded, Fault, InternalError
 from schemas.job import Job
 from schemas.topics import Lane
 from schemas.usage import Usage
-from services.router import parking, policy
+from services.router import parking, policy, tally
 from services.router.books import AttemptStatus, Books, Call
 from services.router.calling import Calls, Flight
 from services.router.dispatch import Dispatcher, Found
@@ -30,10 +29,11 @@ from services.router.leases import LEASE_MS, Run, Running
 from services.router.parking import Later
 from services.router.places import Place
 from services.router.providers.base import ProviderFailure
-from services.router.providers.failures import Why, leads_to
+from services.router.providers.failures import Why, leads_to, unavailable
 from services.router.purse import OutOfBudget, Purse
 from services.router.route import Route
 from services.router.stream import Relay
+from services.router.tally import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,12 @@ class Errand:
         return self.relay is not None and self.relay.opened
 
     @property
+    def drains(self) -> bool:
+        """True if all that is asked now is to be let end, though nobody waits for it."""
+        asked = [flight for flight in self.open if flight.begun and flight.call.ended is None]
+        return bool(asked) and all(flight.deployment.on_disconnect == "drain" for flight in asked)
+
+    @property
     def told_as(self) -> int:
         """The attempt in whose name the caller is told."""
         if self.relay is not None:
@@ -112,7 +118,7 @@ Sent = Fault | Later | Literal["served", "lost"]
 class Sender:
     """Calls providers for jobs. Bounded by each job's deadline, and by a cancel.
 
-    `renewed` looks whether a deployment whose credential was refused has another one by now.
+    `renewed` looks whether a deployment whose credential, so many seconds old, was refused has another one by now.
     """
 
     def __init__(
@@ -125,7 +131,7 @@ class Sender:
         dispatcher: Dispatcher,
         purse: Purse,
         hedges: Hedges,
-        renewed: Callable[[Deployment], Awaitable[bool]],
+        renewed: Callable[[Deployment, float], Awaitable[bool]],
     ) -> None:
         self._calls = calls
         self._records = records
@@ -179,10 +185,14 @@ class Sender:
             sent, status = await self._within_deadline(errand, run)
         finally:
             errand.place.give_back()
+            for flight in errand.open:
+                flight.land()
         for flight in tuple(errand.open):
-            flight.place.give_back()
+            if flight.beaten or not flight.begun:
+                await self._lose(errand, flight)
+                continue
             error = sent.code if isinstance(sent, Fault) else None
-            flight.call.hung = error == DeadlineExceeded.code
+            flight.call.hung |= error == DeadlineExceeded.code
             await self._write(errand, flight, status, error=error)
         if errand.relay is not None and sent != "served":
             await self._settle(errand.job, errand.relay)
@@ -203,11 +213,10 @@ class Sender:
             return InternalError(f"The router failed on this request; it is on record as {job.id}.").fault(), "failed"
 
     async def _try_all(self, errand: Errand, run: Run) -> Sent:
-        same, body = False, errand.job.body
-        relay: Relay | None = None
+        same, relay = False, None
         while True:
             with self._running.retry(same):
-                failure = await self._try(errand, run, policy.capped(errand.job, body, errand.place.deployment), relay)
+                failure = await self._try(errand, run, relay)
             errand.place.give_back()
             if run.cancelled:
                 # It was let end for its usage alone.
@@ -218,10 +227,11 @@ class Sender:
             if not isinstance(found, Place):
                 return found
             relay = errand.relay if errand.streaming else None
-            if relay is not None:
-                body = policy.gone_on_with(errand.job.body, "".join(relay.said))
             same = found.deployment.id in errand.tried
+            before = errand.model
             errand.take(found)
+            if errand.model is not before:
+                tally.fell_back(before.name, errand.model.name)
             lease = await self.lease(errand.job, errand.deployment, errand.route.most_calls, held=errand.n, goes_on=bool(relay))
             if lease.state != "granted":
                 return _not_granted(lease, failure)
@@ -249,7 +259,7 @@ class Sender:
     async def _go_on(self, errand: Errand, failure: ProviderFailure) -> Place | Fault:
         """A place for the call that goes on behind what went out, if the caller's policy wants that; or how the stream ends."""
         job, relay = errand.job, errand.relay
-        may = job.policy.route.on_broken_stream == "continue" and errand.made < errand.route.most_calls
+        may = policy.may_go_on(job) and errand.made < errand.route.most_calls
         if not (may and relay and relay.can_go_on) or failure.kind == "final":
             return failure.fault
         if not await self._purse.covers(job, errand.attempts):
@@ -280,64 +290,73 @@ class Sender:
             )
         )
 
-    async def _try(self, errand: Errand, run: Run, body: JsonObject, relay: Relay | None) -> ProviderFailure | None:
+    async def _try(self, errand: Errand, run: Run, relay: Relay | None) -> ProviderFailure | None:
         """One call, or two that race, in the books; the failure, if it is one. `relay`: of a stream that is gone on with."""
-        job = errand.job
         call = Call(errand.n, errand.place.deployment, self._clock(), errand.model.name, _may_move(errand, "content"))
-        flight = self._flight(errand, run, call, errand.place, body, relay)
-        after_s = self._hedges.after_s(errand.model, call.deployment, job.stream) if _may_hedge(errand, relay) else None
+        flight = self._flight(errand, run, call, errand.place, relay)
+        after_s = self._hedges.after_s(errand.model, call.deployment, errand.job.stream) if _may_hedge(errand, relay) else None
         if after_s is not None:
             return await self._race(errand, run, flight, after_s)
-        run.drains = call.deployment.on_disconnect == "drain"
-        failure = await self._fly(errand, flight)
-        run.drains = False
+        failure = await self._fly(errand, run, flight)
         await self._book(errand, flight, failure)
         return failure
 
     async def _race(self, errand: Errand, run: Run, flight: Flight, after_s: float) -> ProviderFailure | None:
         async def fly(one: Flight) -> ProviderFailure | None:
-            return await self._fly(errand, one)
+            failure = await (self._fly(errand, run, one) if one is flight else self._fly_beside(errand, run, one))
+            if failure is not None:
+                await self._book(errand, one, failure)
+            return failure
 
         async def second() -> Flight | None:
             return await self._second(errand, run, flight)
 
-        ended = await race(fly, flight, after_s, second)
-        for one, outcome in ended:
-            errand.answered = one if outcome == "won" or one.streaming else errand.answered
-            one.place.give_back()
-            match outcome:
-                case ProviderFailure():
-                    await self._book(errand, one, outcome)
-                case "won":
-                    await self._book(errand, one, None)
-                case "lost" | "unmade":
-                    _take_over(one, ended[-1][0])
-                    await self._write(errand, one, "cancelled", error="hedged", billable=outcome == "lost")
-        last = ended[-1][1]
-        return last if isinstance(last, ProviderFailure) else None
+        *before, (last, end) = await race(fly, flight, after_s, second)
+        errand.answered = last if end == "won" else errand.answered
+        if any(one.begun for one, _ in (*before, (last, end)) if one.call.hedge):
+            tally.hedged("won" if last.call.hedge and end == "won" else "lost")
+        for one, outcome in before:
+            if isinstance(outcome, ProviderFailure):
+                errand.failure = _to_tell(errand.failure, outcome)
+            elif one in errand.open:
+                await self._lose(errand, one)
+        if isinstance(end, ProviderFailure):
+            return end
+        await self._book(errand, last, None)
+        return None
 
     async def _second(self, errand: Errand, run: Run, flight: Flight) -> Flight | None:
-        """The call that hedges another one, if somebody else is there to be asked at once, and money for both."""
+        """The call that hedges another one, if somebody else is there to be asked at once, and money for both.
+
+        Whatever goes wrong here, the first call goes on.
+        """
         job, model = errand.job, errand.model
-        if not self._hedges.take(model):
+        if run.cancelled or not self._hedges.take(model):
             return None
-        place = await self._dispatcher.find_now(job, errand.route, (*errand.tried, flight.deployment.id))
+        place, hedge = None, None
         try:
+            place = await self._dispatcher.find_now(job, errand.route, (*errand.tried, flight.deployment.id))
             if place and await self._purse.covers(job, errand.attempts, calls=2):
-                lease = await self.lease(job, place.deployment, errand.route.most_calls, held=errand.n)
+                # The first call's stream may have begun meanwhile: the number is taken all the same.
+                lease = await self.lease(job, place.deployment, errand.route.most_calls, held=errand.n, goes_on=True)
                 if lease.state == "granted":
                     errand.n = lease.n
                     call = Call(lease.n, place.deployment, self._clock(), model.name, flight.call.refusable, hedge=True)
-                    hedge = self._flight(errand, run, call, place, policy.capped(job, job.body, place.deployment), None)
-                    place = None
-                    return hedge
+                    hedge = self._flight(errand, run, call, place, None)
+                    hedge.beaten = run.cancelled
+        except Exception:
+            log.exception("no second call can be made for %s", job.id)
         finally:
-            if place:
-                place.give_back()
-        self._hedges.give_back(model)
-        return None
+            if hedge is None:
+                self._hedges.give_back(model)
+                if place is not None:
+                    place.give_back()
+        return hedge
 
-    def _flight(self, errand: Errand, run: Run, call: Call, place: Place, body: JsonObject, relay: Relay | None) -> Flight:
+    def _flight(self, errand: Errand, run: Run, call: Call, place: Place, relay: Relay | None) -> Flight:
+        body = policy.capped(errand.job, errand.job.body, call.deployment)
+        if relay is not None:
+            body = policy.gone_on_with(body, "".join(relay.said))
         flight = Flight(call, place, body, relay)
         if relay is not None:
             relay.go_on(call, _usage_of(errand.attempts, relay.call.n))
@@ -348,23 +367,49 @@ class Sender:
         errand.open.append(flight)
         return flight
 
-    async def _fly(self, errand: Errand, flight: Flight) -> ProviderFailure | None:
+    async def _fly(self, errand: Errand, run: Run, flight: Flight) -> ProviderFailure | None:
+        flight.begun = True
+        run.drains = errand.drains
         try:
             meter = self._purse.meter(errand.job) if errand.job.stream else None
             failure = await self._calls.make(errand.job, flight, errand.traceparent, meter)
         finally:
-            flight.place.give_back()
+            flight.land()
+            run.drains = errand.drains
         if failure is None:
             errand.answered = errand.answered or flight
         return failure
+
+    async def _fly_beside(self, errand: Errand, run: Run, flight: Flight) -> ProviderFailure | None:
+        """As a hedge does: until it has spoken, nothing that goes wrong with it ends the first call."""
+        try:
+            return await self._fly(errand, run, flight)
+        except OutOfBudget:
+            raise
+        except Exception:
+            if flight.streaming:
+                raise
+            log.exception("the second call for %s could not be made", errand.job.id)
+            return unavailable(flight.deployment.id, "could not be asked")
 
     async def _book(self, errand: Errand, flight: Flight, failure: ProviderFailure | None) -> None:
         health, call = self._dispatcher.health, flight.call
         if failure is None:
             health.worked(call.deployment.id, call.started_ms, self._clock())
-            await self._write(errand, flight, "completed", http_status=200)
+            await self._write(errand, flight, "completed", http_status=200, outcome="ok")
             return
-        if failure.kind == "denied" and await self._renewed(call.deployment):
+        # First of all: what follows may be cut short.
+        error = failure.fault.code or failure.fault.type
+        await self._write(
+            errand,
+            flight,
+            "failed",
+            http_status=failure.http_status,
+            error=error,
+            billable=failure.billable,
+            outcome=failure.kind,
+        )
+        if failure.kind == "denied" and await self._renewed(call.deployment, (self._clock() - call.started_ms) / 1000):
             # Another one is known now, with which it has not been tried.
             health.credential_changed(call.deployment.id, self._clock())
         else:
@@ -372,8 +417,13 @@ class Sender:
             if failure.kind != "final":
                 now_ms, after_s = self._clock(), failure.retry_after_s
                 health.failed(call.deployment.id, call.started_ms, now_ms, after_s, errand.model, failure.kind)
-        error = failure.fault.code or failure.fault.type
-        await self._write(errand, flight, "failed", http_status=failure.http_status, error=error, billable=failure.billable)
+
+    async def _lose(self, errand: Errand, flight: Flight) -> None:
+        """Writes a call down that another one has beaten, or that wasn't even made."""
+        if errand.answered is not None and flight.deployment.on_disconnect == "drain":
+            # Who bills a whole answer even if nobody waits for it (BerriAI/litellm#34147) bills about what the winner said.
+            flight.call.text = errand.answered.call.text
+        await self._write(errand, flight, "cancelled", error="hedged", billable=flight.begun)
 
     async def _write(
         self,
@@ -384,12 +434,15 @@ class Sender:
         http_status: int | None = None,
         error: str | None = None,
         billable: bool = True,
+        outcome: Outcome = "cancelled",
     ) -> None:
         """Writes a call that is over down as an attempt, and tells those who learn from it."""
         call = flight.call
         attempt = await self._books.attempt(errand.job, call, status, http_status=http_status, error=error, billable=billable)
-        self._dispatcher.strategies.ended(call.deployment, attempt, hung=call.hung)
-        self._dispatcher.quotas.took(call.deployment, errand.job, attempt)
+        if flight.begun:
+            self._dispatcher.ended(errand.job, call.deployment, attempt, outcome, hung=call.hung)
+        else:
+            self._dispatcher.quotas.took(call.deployment, errand.job, attempt)
         errand.attempts.append(attempt)
         errand.attempts.sort(key=lambda one: one.n)
         if flight in errand.open:
@@ -409,12 +462,6 @@ def _answers(errand: Errand, flight: Flight) -> bool:
 
 def _usage_of(attempts: list[Attempt], n: int) -> Usage:
     return next((attempt.usage for attempt in attempts if attempt.n == n), Usage())
-
-
-def _take_over(loser: Flight, winner: Flight) -> None:
-    """Who bills the whole answer even if nobody waits for it (BerriAI/litellm#34147) bills about as much as the winner said."""
-    if loser.deployment.on_disconnect == "drain":
-        loser.call.text = winner.call.text
 
 
 def _may_hedge(errand: Errand, relay: Relay | None) -> bool:

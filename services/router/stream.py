@@ -63,6 +63,7 @@ class Relay:
         self.speaks = False
         self.seq = 0
         self.said: list[str] = []
+        self._unsaid: list[str] = []
         self._remembers = job.policy.route.on_broken_stream == "continue"
 
     @property
@@ -81,10 +82,10 @@ class Relay:
         return self.opened and self._only_text and not self._finished and self._wanted()
 
     def go_on(self, call: Call, before: Usage) -> None:
-        """Another call goes on behind what went out, which the reader is told. `before`: what the calls so far have used."""
-        self.call, self._before = call, before
+        """Another call goes on behind what went out, which the reader is told. `before`: what the last call has used."""
+        self.call, self._before = call, (self._before or Usage()) + before
         self._finished = self._refused = self.speaks = False
-        self._held = [_marker(call)]
+        self._held, self._unsaid = [_marker(call)], []
 
     async def take(self, batch: Sequence[str]) -> None:
         """Passes on what arrived. Raises ProviderFailure if it is no stream of chat chunks."""
@@ -93,7 +94,7 @@ class Relay:
         if self._refused and self.call.refusable and not self.opened:
             raise content_refused(self.call.deployment.id)
         if not self._wanted():
-            self._held = []
+            self._held, self._unsaid = [], []
         if self._held and self.speaks:
             await self._pass_on()
 
@@ -126,14 +127,13 @@ class Relay:
         self._refused |= reading.refused
         self._only_text &= reading.only_text
         if self._remembers and reading.content:
-            self.said.append(reading.content)
+            self._unsaid.append(reading.content)
         if reading.text:
             call.text.append(reading.text)
-        if reading.usage_only:
-            if self._job.include_usage:
-                self._held.append(_added(data, self._before) if self._before else data)
-        elif self.speaks or reading.says_something or not self._before:
-            # The role with which each stream begins is known already where one goes on.
+        if self._before and reading.usage:
+            data = _added(data, self._before)
+        # Where a stream goes on, its role is known already, and thoughts about how to go on belong to no answer.
+        if self._job.include_usage if reading.usage_only else reading.answers or not self._before:
             self._held.append(data)
         return reading.says_something
 
@@ -142,21 +142,27 @@ class Relay:
             if not self.opens():
                 # Another call was first; this one is about to be cancelled.
                 await asyncio.get_running_loop().create_future()
-            self.call.ttft_ms = self.call.elapsed_ms()
             # Set before the marking: once that is asked for, it may have happened.
             self.opened = True
+        if self.call.ttft_ms is None:
+            self.call.ttft_ms = self.call.elapsed_ms()
+        if not self.seq:
+            # Whoever goes on may find that the call before was cut short at this.
             await _until_redis(lambda: self._records.streamed(self._job.id), once=policy.goes_on_without_redis(self._job))
             await self._send(Opened(served=self._served()))
-        events, self._held = tuple(self._held), []
-        if events:
-            self._keep(events)
+        if self._held:
+            events = tuple(self._held)
             await self._send(Delta(data=events))
+            self._keep(events)
+            self.said += self._unsaid
+            self._held, self._unsaid = [], []
 
     async def _send(self, event: Event) -> None:
+        """Cut short while the event isn't handed over yet, it never was, and the next one has its number."""
         if len(self._acks) >= _UNACKNOWLEDGED:
             await self._acks.popleft()
-        seq, self.seq = self.seq, self.seq + 1
-        self._acks.append(await self._post.begin_reply(self._job, event, self.n, seq, self._traceparent))
+        self._acks.append(await self._post.begin_reply(self._job, event, self.n, self.seq, self._traceparent))
+        self.seq += 1
 
     def _keep(self, events: Sequence[str]) -> None:
         if self._kept is None:
@@ -184,7 +190,7 @@ class Relay:
 def _marker(call: Call) -> str:
     """A chunk that says nothing, but tells that another call goes on from here."""
     continued = {"model": call.model, "deployment": call.deployment.id}
-    choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
+    choice: JsonObject = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
     chunk = {"id": f"chatcmpl-{call.n}", "object": "chat.completion.chunk", "created": call.started_ms // 1000}
     return to_json(chunk | {"model": call.model, "choices": [choice], "usage": None, "sluice": {"continued": continued}}).decode()
 

@@ -54,10 +54,14 @@ def weather(chance: Random) -> Weather:
 
 
 class Chaos:
-    """Chance and time of a world. `calm`: the last trouble is over, and everything is to come to its end."""
+    """Chance and time of a world. `calm`: the last trouble is over, and everything is to come to its end.
+
+    `habits`: chance too, for what was added later, so that seeds go on meaning what they meant.
+    """
 
     def __init__(self, seed: int, given: Weather | None = None) -> None:
         self.chance = Random(seed)
+        self.habits = Random(f"habits {seed}")
         self.weather = given or weather(self.chance)
         self.calm = False
         self.steps = 0

@@ -26,7 +26,7 @@ _STATE = Script("state", "return {redis.call('HGET', KEYS[1], 'state') or ''}", 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a world was like."""
+    """What a world was like. `called_again`: jobs that were, but for hedges."""
 
     steps: int
     accepted: int
@@ -54,11 +54,12 @@ async def check(servers: Servers, ledger: Ledger, sent: Sequence[Sent], processe
     wrong += [f"{process.name} still holds {len(process.running)}" for process in processes if process.running]
     assert not wrong, "\n".join(["", *wrong])
     ends = [servers.completions.get(one.job.id, []) for one in sent]
+    beside = {attempt.id for completions in ends for one in completions for attempt in one.attempts if attempt.hedge}
     return Report(
         steps=chaos.steps,
         accepted=sum(one.accepted for one in sent),
         calls=len(ledger.calls),
-        called_again=sum(len(calls) > 1 for calls in called.values()),
+        called_again=sum(len([call for call in calls if call.attempt not in beside]) > 1 for calls in called.values()),
         ended_twice=sum(len(completions) > 1 for completions in ends),
         told_again=sum(_times_told(servers, one.job) > 1 for one in sent),
         ended_otherwise=sum(len({completion.status for completion in completions}) > 1 for completions in ends),
@@ -152,14 +153,20 @@ def _of_reading(read: list[Event | str], job: Job, calls: list[Asked]) -> list[s
     if isinstance(last, Answer):
         is_known = '"cached":true' in last.body or any(text and text in last.body for text in texts)
         return [] if is_known else [f"it was told what nobody said: {last.body}"]
-    text = "".join(_text(event) for event in read if isinstance(event, Delta))
-    if not any(said.startswith(text) for said in [*texts, ""]):
-        return [f"the stream told {text!r}, which is the beginning of no answer"]
-    if not isinstance(last, str) and last.kind == "closed" and text not in texts:
-        return [f"the stream ended well after {text!r}, which is no whole answer"]
+    told = _told(read)
+    for text in told:
+        if not any(said.startswith(text) for said in [*texts, ""]):
+            return [f"the stream told {text!r}, which is the beginning of no answer"]
+    if not isinstance(last, str) and last.kind == "closed" and told[-1] not in texts:
+        return [f"the stream ended well after {told[-1]!r}, which is no whole answer"]
     return [] if last != "late" else ["whoever waits is told no end"]
 
 
-def _text(event: Delta) -> str:
-    marked = [data.partition('"content":"')[2].partition('"')[0] for data in event.data]
-    return "".join(marked)
+def _told(read: list[Event | str]) -> list[str]:
+    """What a stream has told: one text, and one more for each time that another call went on with it."""
+    told = [""]
+    for event in read:
+        for data in event.data if isinstance(event, Delta) else ():
+            told += [""] if '"continued":' in data else []
+            told[-1] += data.partition('"content":"')[2].partition('"')[0]
+    return told

@@ -12,7 +12,7 @@ from infra.redis.listing import list_key
 from schemas.base import JsonObject
 from schemas.ids import uuid7_hex
 from schemas.job import Api, Job, ReplyTo
-from schemas.policy import EffectivePolicy
+from schemas.policy import EffectivePolicy, RoutePolicy
 from schemas.slip import Stage
 from schemas.ticket import Ticket
 from schemas.topics import Lane
@@ -28,6 +28,7 @@ _WAYS = (
     (Stage.CACHE, Stage.ROUTER),
     (Stage.ROUTER,),
 )
+_GOES_ON = EffectivePolicy(version="1", route=RoutePolicy(on_broken_stream="continue"))
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ class Door:
             body=body | marks,
             stream=to_inbox and chance.random() < 0.5,
             caller=CALLER.model_copy(update={"team": chance.choice(("fraud", "claims"))}),
-            policy=EffectivePolicy(version="1"),
+            policy=_GOES_ON if self._chaos.habits.random() < 0.5 else EffectivePolicy(version="1"),
             slip=way,
             way=way,
             accepted_ms=now_ms,

@@ -21,22 +21,27 @@ from infra.redis.quota import correct, take
 from infra.redis.tickets import Tickets
 from infra.telemetry.spans import Tracing
 from schemas.completion import completion_of
-from schemas.control import Deployment, Model, Price
+from schemas.control import Deployment, Hedge, Model, Price
 from schemas.errors import ContentBlocked
 from schemas.job import Job, JobStatus
 from schemas.reply import Answer, Served
 from schemas.slip import Stage as StageName
 from schemas.topics import Lane, delay_topic, job_topic
+from services.router.auto.base import Judged
 from services.router.books import Books
+from services.router.calling import Calls
+from services.router.chooser import Chooser
 from services.router.dispatch import Dispatcher
 from services.router.gates.composite import Gates
 from services.router.handler import Router
 from services.router.health import Health
+from services.router.hedging import Hedges
 from services.router.leases import Running
 from services.router.places import Places
 from services.router.purse import Purse
 from services.router.quota import Quotas
 from services.router.sending import Sender
+from services.router.shadow import Shadows
 from services.router.strategies.composite import Strategies
 from services.router.tally import Tally
 from tests.fakes.jobs import SIGNER
@@ -65,7 +70,7 @@ class Process:
         self._files: MemoryFiles = servers.files
         self._neighbours = Neighbours()
         self._total = chaos.chance.choice((2, 6, 40))
-        self._table = _table(chaos.chance)
+        self._table = _table(chaos.chance, chaos.habits)
         self.sources: list[SimSource] = []
         self.running: Running | None = None
         self._delays: Delays | None = None
@@ -108,22 +113,21 @@ class Process:
         self.running = Running(records)
         post, provider = self._post("router"), SimProvider(self._ledger, self.life, self._chaos)
         purse = Purse(self._table, self._redis, Estimator(self._table, PriceBook()), self._chaos.now_ms)
-        sender = Sender(
-            provider_of=lambda _: provider,
-            post=post,
-            records=records,
-            running=self.running,
-            books=_BOOKS,
-            clock=self._chaos.now_ms,
-            tracing=_TRACING,
-            dispatcher=dispatcher,
-            purse=purse,
-        )
+        clock = self._chaos.now_ms
+        calls, hedges = Calls(lambda _: provider, post, records, _TRACING), Hedges(dispatcher.strategies.p95_ms)
+        sender = Sender(calls, records, self.running, _BOOKS, clock, dispatcher, purse, hedges, self._renewed)
         self._delays = Delays(
-            "delay", delay_topic, self._source, lambda delay: waiting_jobs(delay, post, self._files, SIGNER, self._chaos.now_ms)
+            "delay", delay_topic, self._source, lambda delay: waiting_jobs(delay, post, self._files, SIGNER, clock)
         )
-        router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, purse, self._chaos.now_ms)
+        chooser, shadows = Chooser(self._table, self._judged), Shadows(self._table, post, SIGNER, clock)
+        router = Router(self._table, records, dispatcher, sender, self.running, _BOOKS, purse, clock, chooser, shadows)
         return router.handle
+
+    async def _renewed(self, _: Deployment, __: float) -> bool:
+        return False
+
+    async def _judged(self, _: str) -> Judged:
+        raise AssertionError("no model here chooses")
 
     def _dispatcher(self) -> Dispatcher:
         health, clock = Health(), self._chaos.now_ms
@@ -195,8 +199,8 @@ class Process:
         return Finish(completion, Answer(body='{"choices":[],"cached":true}', served=Served(model=job.model, cache="hit")))
 
 
-def _table(chance: Random) -> ControlTable:
-    """One model with two deployments, which may bear little."""
+def _table(chance: Random, habits: Random) -> ControlTable:
+    """One model with two deployments, which may bear little, and calls that may be hedged."""
     price = Price(input_usd=Decimal("0.001"), output_usd=Decimal("0.002"))
     first = Deployment(id="d1", provider="openai", model="real", price=price, timeout_s=6, on_disconnect="drain")
     second = Deployment(id="d2", provider="openai", model="real", price=price)
@@ -204,5 +208,6 @@ def _table(chance: Random) -> ControlTable:
         first = first.model_copy(update={"max_parallel_requests": 2})
         second = second.model_copy(update={"rpm": 6})
     table = ControlTable()
-    table.put(Model(name="small", deployments=(first, second)))
+    hedge = Hedge(after_s=1, most_share=1) if habits.random() < 0.5 else None
+    table.put(Model(name="small", deployments=(first, second), hedge=hedge))
     return table

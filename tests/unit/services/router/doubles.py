@@ -222,16 +222,24 @@ class FakePost:
 
 
 class Bench:
-    """A router on the bench. `chance` is 0 unless said otherwise: the first deployment, and no backoff."""
+    """A router on the bench. `chance` is 0 unless said otherwise: the first deployment, and no backoff.
+
+    `redis`: of the real scripts for its leases too, which else go by script.
+    """
 
     def __init__(
-        self, *script: object, table: Model | None = None, clock: Clock | None = None, chance: Chance = lambda: 0.0
+        self,
+        *script: object,
+        table: Model | None = None,
+        clock: Clock | None = None,
+        chance: Chance = lambda: 0.0,
+        redis: LuaRedis | None = None,
     ) -> None:
         self.provider = ScriptedProvider(deque(script))
         self.records = FakeRecords()
         self.post = FakePost(self.records.calls)
         self.now_ms = START_MS
-        records = cast("JobRecords", self.records)
+        records = JobRecords(redis, "slot", "life") if redis else cast("JobRecords", self.records)
         self.running = Running(records)
         self.control = ControlTable()
         self.control.put(table or model())
@@ -248,8 +256,10 @@ class Bench:
         quotas = Quotas(self._charge, self._correct, self.places, self.clock)
         gates = Gates(lambda _: self.reading, quotas.share, books.input_usd_per_mtok)
         self.strategies = Strategies(self.places.busy, books.usd_of_the_same, self.clock)
-        self.dispatcher = Dispatcher(self.health, self.places, quotas, gates, self.clock, chance, self.strategies, Tally(self.clock))
-        self.redis = LuaRedis(self.clock)
+        self.dispatcher = Dispatcher(
+            self.health, self.places, quotas, gates, self.clock, chance, self.strategies, Tally(self.clock)
+        )
+        self.redis = redis or LuaRedis(self.clock)
         purse = self.purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
         calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing("router", None))
         hedges = Hedges(lambda d, stream: self.strategies.p95_ms(d, stream))

@@ -3,22 +3,28 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.kafka.carriage import Finish
+from infra.redis.client import RedisUnavailable
+from infra.redis.jobs import JobRecords, Lease
+from schemas.attempt import Attempt
 from schemas.control import Deployment, Hedge, Model
 from schemas.errors import Fault
-from schemas.job import JobStatus
+from schemas.job import Job, JobStatus
 from schemas.policy import EffectivePolicy, RoutePolicy
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
 from schemas.topics import Lane
+from services.router.books import Call
 from services.router.hedging import Hedges
 from services.router.providers.base import ProviderRequest
 from tests.fakes.clock import in_virtual_time
+from tests.fakes.redis import LuaRedis
 from tests.unit.services.router.doubles import (
     STREAM,
     Bench,
@@ -279,3 +285,216 @@ async def test_what_a_hedge_may_cost_is_held_too() -> None:
     assert provider.called == ["d1"]
     assert cast("Finish", end).completion.status is JobStatus.COMPLETED
     assert not isinstance(cast("Finish", end).last, Fault)
+
+
+# What goes wrong in the middle of a race.
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls take the time of the loop."""
+
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def call(*args: Any, **more: Any) -> Call:
+        return Call(*args, began=now(), **more)
+
+    monkeypatch.setattr("services.router.books.time", SimpleNamespace(perf_counter=now))
+    monkeypatch.setattr("services.router.sending.Call", call)
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, on: Bench, s: float) -> None:
+    """A lease for a second call takes so long."""
+    ask = on.records.lease
+
+    async def lease(job_id: str, rest_ms: int, **asked: object) -> Lease:
+        if asked["held"]:
+            await asyncio.sleep(s)
+        return await ask(job_id, rest_ms, **asked)
+
+    monkeypatch.setattr(on.records, "lease", lease)
+
+
+def made(end: object) -> tuple[Attempt, ...]:
+    assert isinstance(end, Finish)
+    return end.completion.attempts
+
+
+async def cancelled_at(s: float, on: Bench, given: Job) -> Finish:
+    task = asyncio.create_task(on.handle(given))
+    await asyncio.sleep(s)
+    on.running.cancel(given.id)
+    end = await task
+    assert isinstance(end, Finish)
+    return end
+
+
+TALK = [*([chunk("word ")] for _ in range(10)), [chunk(finish="stop"), "[DONE]"]]
+
+
+def talks(step_s: float) -> list[object]:
+    return [after(step_s, batch) for batch in TALK]
+
+
+@pytest.mark.usefixtures("timed")
+@in_virtual_time
+async def test_a_loser_took_as_long_as_it_flew() -> None:
+    on, _ = bench(d1=[after(30, [])], d2=talks(2))
+    loser, winner = made(await on.handle(job(stream=True)))
+    assert loser.latency_ms == pytest.approx(3000), "it was cut when the other spoke, two seconds after it was asked"
+    assert winner.latency_ms == pytest.approx(22_000)
+    assert winner.ttft_ms == pytest.approx(2000)
+
+
+@pytest.mark.usefixtures("timed")
+@in_virtual_time
+async def test_two_calls_at_once_are_at_the_provider_once() -> None:
+    on, _ = bench(d1=Hangs(), d2=after(2, answer()))
+    end = await on.handle()
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Answer)
+    assert end.last.served.provider_ms == pytest.approx(3000)
+
+
+@in_virtual_time
+async def test_what_has_failed_stays_failed_when_the_other_is_cut() -> None:
+    on, _ = bench(d1=after(2, failure("throttled", 429)), d2=Hangs())
+    first, second = made(await cancelled_at(4, on, job()))
+    assert (first.status, first.http_status, first.cost_usd) == ("failed", 429, 0)
+    assert (second.status, second.error) == ("cancelled", "cancelled")
+
+
+@in_virtual_time
+async def test_a_breaker_hears_of_a_failure_before_the_race_is_over() -> None:
+    on, _ = bench(d1=after(2, failure("denied", 401)), d2=after(20, answer()))
+    task = asyncio.create_task(on.handle())
+    await asyncio.sleep(3)
+    assert on.health.state("d1", virtual_clock())[0] == "quarantined"
+    await task
+
+
+@in_virtual_time
+async def test_who_was_asked_as_the_first_one_failed_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, provider = bench(d1=after(1.5, failure()), d2=answer("well"))
+    slow(monkeypatch, on, 2)
+    end = await on.handle(job(policy=EffectivePolicy(version="1", route=RoutePolicy(max_attempts=2))))
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Answer)
+    assert provider.called == ["d1", "d2"]
+    assert attempts(end) == [(1, "d1", "failed", False), (2, "d2", "completed", True)]
+
+
+@in_virtual_time
+async def test_but_not_for_what_was_refused_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = failure("final", 400)
+    refused.fault = refused.fault.model_copy(update={"status": 400})
+    on, provider = bench(d1=after(1.5, refused), d2=answer("well"))
+    slow(monkeypatch, on, 2)
+    end = await on.handle()
+    assert provider.called == ["d1"]
+    assert [(a.n, a.status, a.usage.source) for a in made(end)] == [(1, "failed", "none"), (2, "cancelled", "none")]
+
+
+@in_virtual_time
+async def test_what_was_never_called_is_not_billed_and_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, provider = bench(d1=[after(1.5, [chunk("one")]), Hangs()], d2=answer())
+    slow(monkeypatch, on, 2)
+    task = asyncio.create_task(on.handle(job(stream=True)))
+    await asyncio.sleep(10)
+    assert not on.places.busy(deployment("d2"))
+    on.running.cancel(job().id)
+    first, second = made(await task)
+    assert provider.called == ["d1"]
+    assert first.usage.input_tokens > 0
+    assert (second.status, second.error, second.usage.source) == ("cancelled", "hedged", "none")
+
+
+@in_virtual_time
+async def test_a_number_taken_while_the_first_began_to_speak_is_known_to_who_goes_on() -> None:
+    """The answer of the lease was lost, and was given again after the stream had begun."""
+    clock = virtual_clock
+    on, provider = bench(
+        d1=[after(1.5, [chunk("one ")]), after(5, failure(billable=True))], d2=[[chunk("two"), chunk(finish="stop")]]
+    )
+    records = JobRecords(LuaRedis(clock), "slot", "life")
+    lost = iter([False, True])
+
+    async def lease(job_id: str, rest_ms: int, **asked: Any) -> Lease:
+        given = await records.lease(job_id, rest_ms, **asked)
+        if next(lost, False):
+            await asyncio.sleep(1)
+            raise RedisUnavailable("the answer was lost")
+        return given
+
+    on.records.lease = lease  # type: ignore[method-assign]
+    on.records.streamed = records.streamed  # type: ignore[method-assign]
+    end = await on.handle(job(stream=True, policy=EffectivePolicy(version="1", route=RoutePolicy(on_broken_stream="continue"))))
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Closed)
+    assert [(a.n, a.status) for a in made(end)] == [(1, "failed"), (2, "cancelled"), (3, "completed")]
+    assert provider.called == ["d1", "d2"]
+
+
+@in_virtual_time
+async def test_a_hedge_that_crashes_leaves_the_first_call_alone() -> None:
+    on, _ = bench(d1=after(5, answer("well")), d2=KeyError("a bug"))
+    end = await on.handle()
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Answer)
+    assert attempts(end) == [(1, "d1", "completed", False), (2, "d2", "failed", True)]
+
+
+@in_virtual_time
+async def test_so_does_one_that_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, provider = bench(d1=after(5, answer("well")), d2=answer())
+
+    async def crash(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(on.dispatcher, "find_now", crash)
+    assert attempts(await on.handle()) == [(1, "d1", "completed", False)]
+    assert provider.called == ["d1"]
+
+
+@pytest.mark.parametrize("second", [Hangs(), None])
+def test_a_cancel_lets_a_call_end_where_its_deployment_wants_that(second: object) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        table = hedged(*(deployment(name, on_disconnect="drain") for name in ("d1", "d2")), after_s=1 if second else 9)
+        on, provider = bench(table, d1=after(5, answer("late")), d2=second)
+        end = await cancelled_at(2, on, job())
+        assert end.completion.status is JobStatus.CANCELLED
+        assert made(end)[0].usage.source == "provider"
+        assert provider.called == (["d1", "d2"] if second else ["d1"])
+
+    run()
+
+
+@in_virtual_time
+async def test_one_of_both_that_is_to_be_closed_at_once_closes_both() -> None:
+    on, _ = bench(hedged(deployment("d1", on_disconnect="drain"), deployment("d2")), d1=after(9, answer()), d2=Hangs())
+    await cancelled_at(2, on, job())
+    assert asyncio.get_running_loop().time() == 2
+
+
+@in_virtual_time
+async def test_what_another_try_may_help_is_told_though_the_other_was_refused_for_good() -> None:
+    on, _ = bench(d1=after(2, failure()), d2=after(3, failure("final", 422)))
+    end = await on.handle()
+    assert isinstance(end, Finish)
+    assert isinstance(end.last, Failed)
+    assert [a.http_status for a in made(end)] == [500, 422]
+    assert end.last.fault.message == failure().fault.message
+
+
+@in_virtual_time
+async def test_a_process_that_leaves_gives_every_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, _ = bench(d1=[after(1.5, [chunk("one")]), Hangs()], d2=answer())
+    slow(monkeypatch, on, 2)
+    task = asyncio.create_task(on.handle(job(stream=True)))
+    await asyncio.sleep(10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not on.places.busy(deployment("d1"))
+    assert not on.places.busy(deployment("d2"))
