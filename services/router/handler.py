@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from infra.clock import Clock
 from infra.kafka.carriage import Booked, Delivery, Finish, Nothing, Outcome, PutOff
 from infra.kafka.table import ControlTable
+from infra.reachable import chain
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords, Lease
 from infra.telemetry import metrics
@@ -24,12 +25,13 @@ from services.router import parking, policy
 from services.router.books import Books
 from services.router.chooser import Chooser
 from services.router.dispatch import Dispatcher, Found
+from services.router.errand import Errand
 from services.router.leases import Running
 from services.router.parking import Later
 from services.router.places import Place
 from services.router.purse import Purse
 from services.router.route import Route
-from services.router.sending import Errand, Sender, Sent
+from services.router.sending import Sender, Sent
 from services.router.shadow import Shadows
 
 log = logging.getLogger(__name__)
@@ -144,14 +146,14 @@ class Router:
             case "answered":
                 return self._again(job, lease)
             case "exhausted" if isinstance(found, Later):
-                return _put_off(job, await self._made(job, route, lease), found)
+                return _put_off(job, await self._made(job, lease), found)
             case "abandoned":
                 fault = policy.cancelled()
             case "interrupted":
                 fault = policy.interrupted()
             case _:
                 fault = found if isinstance(found, Fault) else policy.no_attempt_left(job, route is not None, self._clock())
-        return await self._refuse(job, route, fault, lease, delivery)
+        return await self._refuse(job, fault, lease, delivery)
 
     def _ended_elsewhere(self, job: Job, delivery: Delivery) -> Booked | Nothing:
         """Calls made before the job was put off are on no bill yet, if a router that had stood still has ended it all the same.
@@ -171,7 +173,7 @@ class Router:
         job = errand.job
         try:
             with self._running.hold(job.id) as run:
-                errand.attempts = await self._made(job, errand.route, lease)
+                errand.attempts = await self._made(job, lease)
                 outcome = await self._end(errand, await self._sender.send(errand, run))
                 again = isinstance(outcome, Finish) and _died(job, lease)
                 return replace(outcome, again=True) if again else outcome
@@ -240,7 +242,7 @@ class Router:
             return Booked(completion)
         return Finish(completion, last, attempt=errand.told_as, seq=seq)
 
-    async def _refuse(self, job: Job, route: Route | None, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
+    async def _refuse(self, job: Job, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
         completion = completion_of(
             job,
@@ -248,7 +250,7 @@ class Router:
             Stage.ROUTER.value,
             self._clock(),
             fault=fault,
-            attempts=tuple(await self._made(job, route, lease)),
+            attempts=tuple(await self._made(job, lease)),
             trace_id=trace_id(delivery.traceparent),
         )
         served = Served(model=job.model, cache=job.cache.status, verdict=job.verdict)
@@ -266,11 +268,13 @@ class Router:
         attempt = kept.attempt or (kept.completion.attempts[-1].n if kept.completion.attempts else 0)
         return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
 
-    async def _made(self, job: Job, route: Route | None, lease: Lease) -> list[Attempt]:
+    async def _made(self, job: Job, lease: Lease) -> list[Attempt]:
         """What was called for the job before: as it tells itself, and what lives that are over have left behind."""
         if not _died(job, lease):
             return list(job.made)
-        deployments = route.known() if route else {}
+        # Policy, table and choices may have changed since: whatever its model may lead to.
+        asked = self._table.models.get(job.model)
+        deployments = {d.id: d for model in chain(self._table.models, asked) for d in model.deployments} if asked else {}
         unknown = policy.unknown_attempts(job, deployments, lease.notes, self._clock())
         return [*job.made, *await self._books.unknown(job, deployments, unknown)]
 

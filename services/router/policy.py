@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from infra import tokens
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model
@@ -199,13 +198,13 @@ def goes_on_without_redis(job: Job) -> bool:
     return job.policy.when_redis_is_away == "open" and job.lane is Lane.INTERACTIVE and not job.detached
 
 
-def capped(job: Job, body: JsonObject, deployment: Deployment) -> JsonObject:
+def capped(job: Job, body: JsonObject) -> JsonObject:
     """The body as a provider gets it: with the policy's cap of the answer, where the request names none itself."""
     cap = job.policy.max_output_tokens
     if cap is None or job.api is not Api.CHAT or body.get("max_completion_tokens") or body.get("max_tokens"):
         return body
-    # Reasoning models of OpenAI's refuse the older name, and few others know the newer one.
-    return body | {"max_completion_tokens" if deployment.provider in _NEWER_NAME else "max_tokens": cap}
+    # Whoever knows only the older name gets that from its provider's file.
+    return body | {"max_completion_tokens": cap}
 
 
 def may_go_on(job: Job) -> bool:
@@ -215,13 +214,16 @@ def may_go_on(job: Job) -> bool:
     return job.policy.route.on_broken_stream == "continue" and is_text and job.body.get("n") in (None, 1)
 
 
-def gone_on_with(body: JsonObject, said: str) -> JsonObject:
-    """The body that asks for the rest of an answer of which `said` is known, and may be as long as what is left of it."""
+def gone_on_with(body: JsonObject, said: str, tokens: int) -> JsonObject:
+    """The body that asks for the rest of an answer of which `said`, of so many tokens, is known.
+
+    The rest may be as long as what is left of what the caller allowed.
+    """
     if not said:
         return body
-    messages, count = body.get("messages"), tokens.count(said)
+    messages = body.get("messages")
     said_before: list[JsonValue] = [{"role": "assistant", "content": said}, {"role": "user", "content": _GO_ON}]
-    most: JsonObject = {name: max(1, limit - count) for name in _LIMITS if isinstance(limit := body.get(name), int)}
+    most: JsonObject = {name: max(1, limit - tokens) for name in _LIMITS if isinstance(limit := body.get(name), int)}
     asked: JsonObject = {"messages": [*(messages if isinstance(messages, list) else ()), *said_before]}
     return body | most | asked
 
@@ -231,4 +233,3 @@ _GO_ON = (
     "Repeat nothing of it and say nothing about the interruption."
 )
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_NEWER_NAME = frozenset({"openai", "azure"})

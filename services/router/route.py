@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from infra.reachable import chain, may_ask, none_allowed
+from infra.reachable import may_ask, none_allowed
 from schemas.control import Deployment, Model
 from schemas.errors import Fault
 from schemas.policy import EffectivePolicy
@@ -54,10 +54,6 @@ class Route:
         self._rest = [model.name for model in following[1:]]
         self._seen.add(self.model.name)
         return True
-
-    def known(self) -> dict[str, Deployment]:
-        """All deployments that the job may have been sent to before, by id: policy and table may have changed since."""
-        return {d.id: d for model in chain(self._models, self.asked) for d in model.deployments}
 
     def refusal(self) -> Fault:
         """Why nobody may be asked, where `model` has no deployment."""

@@ -143,10 +143,14 @@ class World:
             before = {name: self._candidates(model, asking) for name, model in self.table.items()}
             again = () if step == "find" else tuple(tried)
             ask = self.dispatcher.find_now if step == "hedge" else self.dispatcher.find
+            began_s = asyncio.get_running_loop().time()
             place = await ask(asking, route, again)
             if isinstance(place, Place):
                 untried = [d for d in before[route.model.name] if d.id not in again]
-                found.append(Asked(place.deployment, route.model.name, untried or before[route.model.name]))
+                # Who waited was sent where somebody came up meanwhile, of whom nothing was known before.
+                waited = asyncio.get_running_loop().time() > began_s
+                candidates = [place.deployment] if waited else untried or before[route.model.name]
+                found.append(Asked(place.deployment, route.model.name, candidates))
                 assert step != "hedge" or place.deployment.id not in again
                 tried.append(place.deployment.id)
         return found
