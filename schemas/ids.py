@@ -17,7 +17,7 @@ def attempt_id(job_id: str, n: int) -> str:
 
 
 def job_id_in(name: str) -> str | None:
-    """The job that an id names: its own, or that of its response, its message, its batch line, its event or one of its attempts; else None."""
+    """The job that an id names: its own, or that of its response, message, batch line, event or attempt; None for any other."""
     found = _OF_A_JOB.fullmatch(name)
     return f"job_{found[1] or found[2]}" if found else None
 

@@ -62,8 +62,9 @@ class Seen:
     def __str__(self) -> str:
         spread = quantiles(self.seconds)
         return (
-            f"{self.kind}: {self.requests} requests, errors {dict(self.errors) or 0}, "
-            f"p50 {spread.p50:.0f} ms, p99 {spread.p99:.0f} ms, longest {spread.max:.0f} ms; called {dict(self.calls)}; second half {self.calls_a_request:.3f} calls a request"
+            f"{self.kind}: {self.requests} requests, errors {dict(self.errors) or 0}, p50 {spread.p50:.0f} ms, "
+            f"p99 {spread.p99:.0f} ms, longest {spread.max:.0f} ms; called {dict(self.calls)}; "
+            f"second half {self.calls_a_request:.3f} calls a request"
         )
 
 
