@@ -504,7 +504,9 @@ class World:
         assert [one.id for one in attempts] == [attempt_id(of.id, n) for n in numbers]
         for one in attempts:
             self._check_attempt(one, made.get(one.n))
-        refused = Counter(one.deployment for one in attempts if one.n in made and (one.status, made[one.n].part.end) == _REFUSED)
+        # What was given up before it came to its end refused nothing: only an answer has a status.
+        told = [one for one in attempts if one.n in made and one.http_status == 500]
+        refused = Counter(one.deployment for one in told if (one.status, made[one.n].part.end) == _REFUSED)
         for name, times in refused.items():
             assert times <= 1 + (name in self.setting.renewed), "who has refused our credential was asked again"
         if len({one.model for one in attempts if one.hedge}) and not of.policy.route.max_attempts:
