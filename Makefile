@@ -23,14 +23,17 @@ run: setup
 
 # At once: those that start real parts mostly wait, and leave room for the others.
 test: setup
-	@$(MAKE) --no-print-directory -j3 --output-sync=target test-faults test-integration test-fast
+	@$(MAKE) --no-print-directory -j4 --output-sync=target test-faults test-integration-a-k test-integration-l-z test-fast
 
-.PHONY: test-faults test-integration test-fast
+.PHONY: test-faults test-integration test-integration-a-k test-integration-l-z test-fast
 test-faults: setup
 	@$(BIN)/pytest -p no:cacheprovider tests/faults
 
-test-integration: setup
-	@$(BIN)/pytest -p no:cacheprovider tests/integration
+test-integration: test-integration-a-k test-integration-l-z
+
+# Two halves that take about as long.
+test-integration-a-k test-integration-l-z: test-integration-%: setup
+	@$(BIN)/pytest -p no:cacheprovider tests/integration/test_[$*]*.py
 
 test-fast: setup
 	@$(BIN)/pytest -p no:cacheprovider tests --ignore=tests/faults --ignore=tests/integration

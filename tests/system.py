@@ -36,6 +36,7 @@ MOCK_MODELS = (
     "mock-400",
     "mock-401",
     "mock-500",
+    "mock-500-often",
     "mock-503",
     "mock-429-retry-7",
     "mock-cut",

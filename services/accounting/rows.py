@@ -39,9 +39,9 @@ def bill(completion: Completion, offset: int) -> Bill:
 
 
 def tables(bills: Sequence[Bill]) -> dict[str, Columns]:
-    """The bills as columns by table, in the bills' order."""
+    """The bills as columns by table, in the bills' order. Calls are written first: who finds a job finds what was called."""
     calls = [row for one in bills for row in one.attempts]
-    return {USAGE: _columns([one.usage for one in bills]), ATTEMPTS: _columns(calls)}
+    return {ATTEMPTS: _columns(calls), USAGE: _columns([one.usage for one in bills])}
 
 
 def _columns(rows: Sequence[Row]) -> Columns:

@@ -34,6 +34,7 @@ TOKENS: Sequence[str] = (
     "prompt_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "completion_tokens",
     "reasoning_tokens",
 )
@@ -41,11 +42,11 @@ TOKENS: Sequence[str] = (
 USAGE_TEXTS: Sequence[str] = (
     "organization", "project", "environment", "key_id", "user", "feature", "segment", "lane", "api",
     "model", "deployment", "provider", "error_type", "cache", "usage_source", "price_version",
-    "policy_version", "service_tier", "guard_verdict", "trace_id", "custom_id", "identity",
+    "policy_version", "service_tier", "guard_verdict", "trace_id", "custom_id", "identity", "shadow_of",
 )
 ATTEMPT_TEXTS: Sequence[str] = (
     "lane", "model", "deployment", "provider", "provider_model", "error_type", "usage_source", "raw_usage",
-    "trace_id",
+    "trace_id", "alias",
 )
 # fmt: on
 
@@ -124,6 +125,7 @@ def usage(
         "metadata": {},
         "guard_findings": [],
         "status": "completed",
+        "route": [],
     }
     row |= {
         "cost_usd": Decimal(cost),
@@ -145,6 +147,7 @@ def attempt(offset: int, attempt_id: str, *, team: str, **changed: object) -> di
         "cost_usd": Decimal(1),
         "latency_ms": 10.0,
         "ttft_ms": None,
+        "hedge": False,
     }
     return row | {"version": version(offset)} | changed
 

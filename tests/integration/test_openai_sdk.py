@@ -262,7 +262,7 @@ async def test_a_throttled_provider_is_a_rate_limit_with_the_providers_own_wait(
     assert len(await provider.entries(marker=marker)) == 1
 
 
-@pytest.mark.parametrize("model", ["mock-500", "mock-garbage", "mock-cut"])
+@pytest.mark.parametrize("model", ["mock-500-often", "mock-garbage", "mock-cut"])
 async def test_a_broken_provider_is_tried_again_and_then_a_502(
     team: Team, provider: Provider, system: System, model: str
 ) -> None:

@@ -197,7 +197,7 @@ async def test_a_conversation_goes_on_from_what_is_kept(team: Team, recorder: Re
     assert bodies[0]["messages"] == [{"role": "system", "content": "Be brief."}, user]
     # Instructions are not carried over.
     assert bodies[1]["messages"] == [user, noted, {"role": "user", "content": "And where?"}]
-    assert bodies[1]["max_completion_tokens"] == 64
+    assert bodies[1]["max_tokens"] == 64, "the older name: nobody knows this provider"
     assert bodies[2]["messages"] == [*bodies[1]["messages"], noted, {"role": "user", "content": "Why?"}]
     assert "previous_response_id" not in bodies[2]
     assert third.previous_response_id == second.id
