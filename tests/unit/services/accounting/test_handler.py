@@ -93,15 +93,15 @@ async def test_what_is_no_bill_goes_to_the_dead_letters(
     assert desk.dead() == [reason]
 
 
-async def test_a_block_goes_into_both_tables_under_one_token(desk: Desk) -> None:
+async def test_a_block_goes_into_both_tables_under_one_token_calls_first(desk: Desk) -> None:
     plan = Plan(COMPLETIONS.name, 0, 9, 10)
     hit = completion(attempts=(), cache="hit", saved_usd=Decimal(1))
     await desk.accounting.write(plan, [bill(completion(), 9), bill(hit, 10)])
     assert [(table, token) for table, _, token in desk.table.stored] == [
-        ("sluice.usage_log", plan.token),
         ("sluice.attempts_log", plan.token),
+        ("sluice.usage_log", plan.token),
     ]
-    (_, usage, _), (_, attempts, _) = desk.table.stored
+    (_, attempts, _), (_, usage, _) = desk.table.stored
     assert list(usage["cache"]) == ["miss", "hit"]
     assert list(attempts["n"]) == [1]
 
