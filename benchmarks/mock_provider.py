@@ -6,7 +6,8 @@ In a test: `async with MockProvider() as provider: ... provider.base_url, provid
 It serves `/v1/chat/completions` (whole and SSE), `/v1/embeddings`, `/v1/moderations`, `/v1/models`; and to whoever tests with
 it: `GET /ledger?after=SEQ&limit=N` (a JSON list), `GET /ledger/summary`, `DELETE /ledger`, and `POST /faults`
 with `{"gpt-x": ["500", "hang"]}`: the next two requests for `gpt-x` fare as `mock-500` and `mock-hang` would,
-and what comes after is answered as ever. The header `x-mock-fault: 500` does the same for one request.
+and what comes after is answered as ever; `DELETE /faults` ends them early. The header `x-mock-fault: 500` does the
+same for one request.
 """
 
 import argparse
@@ -208,6 +209,8 @@ class MockProvider:
             case b"POST", "/faults":
                 for model, faults in _FAULTS.validate_json(body).items():
                     self.script(model, faults)
+            case b"DELETE", "/faults":
+                self._scripts.clear()
             case b"DELETE", "/ledger":
                 self.ledger.reset()
             case b"GET", "/ledger/summary":

@@ -10,7 +10,7 @@ import pytest
 from tests.kafka_client import bearer, line, publish, tail_of
 from tests.system import INPUT_USD, OUTPUT_USD, PROVIDER_KEY, Provider, System, chat, prompt, until
 
-LINES, FAILING = 30, 12
+LINES, FAILING = 30, 90
 ENOUGH = 5
 """Failures in a row, after which a deployment is left alone."""
 AWAY, NARROW = "mock-away", "mock-narrow"
@@ -38,7 +38,7 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
     team, hasty = await own.create_team("patient"), await own.create_team("hasty")
     lines = [line(f"line-{n}", chat(AWAY, prompt())) for n in range(LINES)]
     async with httpx.AsyncClient(trust_env=False) as http:
-        # The first of them fail, after a second: one after another, and the others have been answered by then.
+        # Each of them fails, after a second, and so does whatever is tried again meanwhile: nothing goes well in between.
         faults = {AWAY: ["500-latency-1000"] * FAILING}
         assert (await http.post(f"{provider.base_url.removesuffix('/v1')}/faults", json=faults)).status_code == 200
     await publish(own.kafka, "sluice.jobs.batch", lines, bearer(await own.job_token(team)))
@@ -56,6 +56,9 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
             return answer if answer.status_code == 503 else None
 
         told = await until(refused, 4)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        # It is well again before it is asked again.
+        assert (await http.delete(f"{provider.base_url.removesuffix('/v1')}/faults")).status_code == 200
     assert told.json()["error"]["code"] == "provider_unavailable"
     assert 1 <= int(told.headers["retry-after"]) <= 60
     assert told.headers["x-should-retry"] == "true"

@@ -23,7 +23,16 @@ class Serving:
 
     def __init__(self, app: ASGIApp) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
+        # It shares the test's loop: what looks idle to it may have been kept waiting by the test.
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=1,
+        )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 

@@ -25,7 +25,9 @@ MOST_BYTES = 32 * 1024 * 1024
 _MOST_EVENT_BYTES = 4 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
 _TIMEOUT = {"connect": 10.0, "pool": 30.0, "read": None, "write": None}
-_KEEP_ALIVE_S = 15.0
+_KEEP_ALIVE_S = 4.0
+"""uvicorn, under vLLM and others, closes what was idle for 5 s: a request that meets that is lost."""
+
 _AFTER_LAST_S = 0.05
 
 
