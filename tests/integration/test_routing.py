@@ -143,8 +143,10 @@ async def test_a_shadow_is_compared_on_the_bill_of_who_wants_it(own: System) -> 
 async def test_a_broken_stream_goes_on_elsewhere_where_the_policy_wants_it(own: System, provider: Provider) -> None:
     team = await own.create_team_under("unbroken", {"route": {"on_broken_stream": "continue"}})
     await fault(provider, "mock-breaks", *["cut"] * 20)
+    asked = 0
     async with team.openai() as client:
-        for number in range(6):
+        for _ in range(6):
+            asked += 1
             stream = await client.chat.completions.create(
                 model="breaks", messages=[{"role": "user", "content": prompt()}], stream=True
             )
@@ -155,7 +157,7 @@ async def test_a_broken_stream_goes_on_elsewhere_where_the_policy_wants_it(own: 
                 break
         else:
             pytest.fail("no stream ever broke")
-    rows = await own.usage(team.name, number + 1)
+    rows = await own.usage(team.name, asked)
     broken = [row for row in rows if len(await own.attempts(row["job_id"])) == 2]
     assert broken
     assert broken[0]["status"] == "completed"
