@@ -129,17 +129,20 @@ async def test_tokens_that_were_reserved_and_not_used_come_back(own: System) -> 
 
 
 async def test_the_sdk_waits_as_it_is_told(own: System) -> None:
-    place = await Place.create(own, limits={"requests_per_minute": 60})
+    # A place comes free every third second: none does between the refusal and the SDK's first try.
+    place = await Place.create(own, limits={"requests_per_minute": 20})
     sent: list[httpx.Request] = []
 
-    async def note(request: httpx.Request) -> None:
-        sent.append(request)
-
     async with place.team.http() as client:
-        await until_refused(client, 90)
-    http = httpx.AsyncClient(event_hooks={"request": [note]}, trust_env=False)
-    async with place.team.openai(max_retries=SDK_RETRIES, http_client=http) as sdk:
-        answer = await sdk.chat.completions.create(model="mock", messages=[{"role": "user", "content": prompt()}])
+
+        async def note(request: httpx.Request) -> None:
+            if not sent:
+                await until_refused(client, 90)
+            sent.append(request)
+
+        http = httpx.AsyncClient(event_hooks={"request": [note]}, trust_env=False)
+        async with place.team.openai(max_retries=SDK_RETRIES, http_client=http) as sdk:
+            answer = await sdk.chat.completions.create(model="mock", messages=[{"role": "user", "content": prompt()}])
     assert answer.choices[0].message.content
     assert 1 < len(sent) <= 1 + SDK_RETRIES
 
