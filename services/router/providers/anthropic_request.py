@@ -6,26 +6,41 @@ Left out, because Anthropic refuses them: blank texts, samplers beside thinking,
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pydantic import JsonValue
-from pydantic_core import from_json
 
 from schemas.base import JsonObject
 from schemas.control import Deployment
 from services.router.providers.anthropic_schema import narrowed
-from services.router.providers.chat import Chat, ChatMessage, ChatTool, ContentPart, ToolCall, read_chat, refusal
-from services.router.providers.claude import keeps_to_schemas, takes_samplers, thinks_adaptively
+from services.router.providers.chat import (
+    DATA_URL,
+    JSON_ONLY,
+    Chat,
+    ChatMessage,
+    ChatTool,
+    ContentPart,
+    ToolCall,
+    answered_call,
+    arguments,
+    only_text,
+    read_chat,
+    refusal,
+    untakeable,
+)
+from services.router.providers.claude import (
+    BUDGETS,
+    LEAST_BUDGET,
+    calls_without_thoughts,
+    keeps_to_schemas,
+    signed,
+    takes_samplers,
+    thinks_adaptively,
+)
 
 _DEFAULT_TOKENS = 4096
-_LEAST_BUDGET = 1024
-_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16_384}
-"""Tokens of thought by `reasoning_effort`, LiteLLM's where it has one."""
-
 _TIERS = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
-_JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fences."
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 _PERSONAL = re.compile(r"@|^[+\d][\d\s().-]{6,}$")
 _MOST_USER_ID = 256
@@ -51,7 +66,7 @@ def messages_request(body: JsonObject, deployment: Deployment, *, stream: bool) 
 
 def _most_tokens(chat: Chat, deployment: Deployment) -> int:
     """Anthropic must be told. Thinking is a part of it, so who doesn't say gets as much more."""
-    budget = (chat.thinking or {}).get("budget_tokens") or _BUDGETS.get(chat.reasoning_effort or "", 0)
+    budget = (chat.thinking or {}).get("budget_tokens") or BUDGETS.get(chat.reasoning_effort or "", 0)
     return chat.most_tokens or deployment.max_output_tokens or _DEFAULT_TOKENS + (budget if isinstance(budget, int) else 0)
 
 
@@ -62,7 +77,7 @@ def _system(chat: Chat) -> list[JsonObject]:
         if message.role in ("system", "developer"):
             blocks += _blocks(message, f"messages[{index}]", texts_only=True)
     if chat.response_format and chat.response_format.type == "json_object":
-        blocks.append({"type": "text", "text": _JSON_ONLY})
+        blocks.append({"type": "text", "text": JSON_ONLY})
     return blocks
 
 
@@ -88,39 +103,19 @@ def _turns(chat: Chat) -> Iterator[JsonObject]:
 
 def _said(message: ChatMessage, where: str, *, is_last: bool) -> list[JsonObject]:
     """What the assistant thought, said and called. What it is to go on with must not end in white space."""
-    blocks = [*_signed(message.thinking_blocks), *_blocks(message, where)]
+    blocks = [*signed(message.thinking_blocks), *_blocks(message, where)]
     if is_last and blocks and isinstance(text := blocks[-1].get("text"), str):
         blocks[-1]["text"] = text.rstrip()
     calls = enumerate(message.tool_calls)
-    return blocks + [_call(call, f"{where}.tool_calls[{number}].function.arguments") for number, call in calls]
-
-
-def _signed(blocks: Iterable[JsonObject]) -> Iterator[JsonObject]:
-    """The thoughts that are Anthropic's: others have no signature, and are refused."""
-    for block in blocks:
-        match block:
-            case {"type": "thinking", "thinking": str(), "signature": str(signature)} if signature:
-                yield {name: block[name] for name in ("type", "thinking", "signature")}
-            case {"type": "redacted_thinking", "data": str()}:
-                yield {name: block[name] for name in ("type", "data")}
-            case _:
-                pass
+    return blocks + [_call(call, f"{where}.tool_calls[{number}]") for number, call in calls]
 
 
 def _call(call: ToolCall, where: str) -> JsonObject:
-    try:
-        given: JsonValue = from_json(call.function.arguments or "{}")
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise refusal(f"'{where}' must be a JSON object.", where)
-    return {"type": "tool_use", "id": _id(call.id), "name": call.function.name, "input": given}
+    return {"type": "tool_use", "id": _id(call.id), "name": call.function.name, "input": arguments(call, where)}
 
 
 def _result(message: ChatMessage, where: str) -> JsonObject:
-    if not message.tool_call_id:
-        raise refusal(f"'{where}.tool_call_id' is missing: it says which call this is the result of.", f"{where}.tool_call_id")
-    result: JsonObject = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id)}
+    result: JsonObject = {"type": "tool_result", "tool_use_id": _id(answered_call(message, where))}
     blocks = _blocks(message, where)
     # Only the whole result can be a breakpoint of the cache.
     marks = [mark for block in blocks if (mark := block.pop("cache_control", None))]
@@ -136,8 +131,8 @@ def _blocks(message: ChatMessage, where: str, *, texts_only: bool = False) -> li
     blocks: list[JsonObject] = []
     for index, part in enumerate(message.content):
         place = f"{where}.content[{index}]"
-        if texts_only and part.type != "text":
-            raise refusal(f"'{place}': a {message.role} message can only hold text.", f"{place}.type")
+        if texts_only:
+            only_text(message, part, place)
         if (block := _block(part, place)) is not None:
             blocks.append({**block, "cache_control": part.cache_control} if part.cache_control else block)
     if blocks and message.cache_control:
@@ -153,22 +148,18 @@ def _block(part: ContentPart, place: str) -> JsonObject | None:
         case ContentPart(type="image_url", image_url=image) if image is not None:
             return {"type": "image", "source": _image(image.url, f"{place}.image_url.url")}
         case ContentPart(type="file", file=file) if file is not None:
-            found = _DATA_URL.fullmatch(file.file_data or "")
+            found = DATA_URL.fullmatch(file.file_data or "")
             if not found or found[1] != "application/pdf":
                 raise refusal(f"'{place}': a file must be a PDF, in a data URL with base64.", f"{place}.file.file_data")
             source: JsonObject = {"type": "base64", "media_type": found[1], "data": found[2]}
             return {"type": "document", "source": source, **({"title": file.filename} if file.filename else {})}
         case _:
-            raise refusal(
-                f"'{place}': the model that is to answer takes no content of type '{part.type[:64]}'; text, image_url and file "
-                "can be sent, each with the member of that name.",
-                f"{place}.type",
-            )
+            raise untakeable(part, place)
 
 
 def _image(url: str, where: str) -> JsonObject:
     """Anthropic fetches what is behind a URL itself."""
-    if found := _DATA_URL.fullmatch(url):
+    if found := DATA_URL.fullmatch(url):
         return {"type": "base64", "media_type": found[1].replace("image/jpg", "image/jpeg"), "data": found[2]}
     if url.startswith(("https://", "http://")):
         return {"type": "url", "url": url}
@@ -222,8 +213,8 @@ def _choice(chat: Chat) -> JsonObject | None:
 def _thinking(chat: Chat, most_tokens: int, model: str) -> JsonObject:
     """The caller's own `thinking`, or what `reasoning_effort` means. An effort gives way to a tool that must be called."""
     effort = chat.reasoning_effort
-    if effort is not None and effort != "none" and effort not in _BUDGETS:
-        raise refusal(f"reasoning_effort must be one of none, {', '.join(_BUDGETS)}.", "reasoning_effort")
+    if effort is not None and effort != "none" and effort not in BUDGETS:
+        raise refusal(f"reasoning_effort must be one of none, {', '.join(BUDGETS)}.", "reasoning_effort")
     body: JsonObject = {"thinking": chat.thinking} if chat.thinking else {}
     if effort is None:
         return body
@@ -235,26 +226,16 @@ def _thinking(chat: Chat, most_tokens: int, model: str) -> JsonObject:
         if not chat.thinking and not forced:
             body["thinking"] = {"type": "adaptive", "display": "summarized"}
         return body
-    budget = min(_BUDGETS[effort], most_tokens // 2)
-    if not chat.thinking and not forced and budget >= _LEAST_BUDGET and not _calls_without_thoughts(chat):
+    budget = min(BUDGETS[effort], most_tokens // 2)
+    if not chat.thinking and not forced and budget >= LEAST_BUDGET and not calls_without_thoughts(chat):
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
     return body
 
 
-def _calls_without_thoughts(chat: Chat) -> bool:
-    """With a budget, Anthropic wants to see the thoughts behind the calls whose results it is given: few callers keep them."""
-    calls = [message for message in chat.messages if message.role in ("user", "assistant")][-1:]
-    return any(message.tool_calls and not [*_signed(message.thinking_blocks)] for message in calls)
-
-
 def _format(chat: Chat) -> JsonObject | None:
     """Structured outputs rather than a forced tool: they stream as text, and go with tools and with thinking."""
-    if chat.response_format is None or chat.response_format.type != "json_schema":
-        return None
-    wanted = chat.response_format.json_schema
-    if wanted is None or wanted.wanted is None:
-        raise refusal("A json_schema needs a `schema`.", "response_format.json_schema.schema")
-    return {"type": "json_schema", "schema": narrowed(wanted.wanted)}
+    wanted = chat.wanted_schema
+    return {"type": "json_schema", "schema": narrowed(wanted)} if wanted is not None else None
 
 
 def _sampling(chat: Chat, asked: JsonObject, model: str) -> JsonObject:

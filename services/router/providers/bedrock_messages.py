@@ -2,17 +2,27 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import cast
 
 from pydantic import JsonValue
-from pydantic_core import from_json
 
 from schemas.base import JsonObject
 from services.router.providers.bedrock_models import Traits
-from services.router.providers.chat import Chat, ChatMessage, ContentPart, FileData, ToolCall, refusal
+from services.router.providers.chat import (
+    DATA_URL,
+    JSON_ONLY,
+    Chat,
+    ChatMessage,
+    ContentPart,
+    FileData,
+    ToolCall,
+    answered_call,
+    arguments,
+    only_text,
+    refusal,
+    untakeable,
+)
+from services.router.providers.claude import signed
 
-_JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fences."
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
 _IMAGES = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 _DOCUMENTS = {
     "application/pdf": "pdf",
@@ -36,7 +46,7 @@ def system_blocks(chat: Chat, traits: Traits) -> list[JsonObject]:
         if message.role in ("system", "developer"):
             blocks += marked(message.cache_control, _blocks(message, traits, f"messages[{index}]", texts_only=True), traits)
     if chat.response_format and chat.response_format.type == "json_object":
-        blocks.append({"text": _JSON_ONLY})
+        blocks.append({"text": JSON_ONLY})
     return blocks
 
 
@@ -63,42 +73,30 @@ def _said(message: ChatMessage, traits: Traits, where: str) -> list[JsonObject]:
         case "tool":
             return _result(message, traits, where)
         case "assistant":
-            thoughts = signed(message.thinking_blocks) if traits.claude else ()
+            thoughts = _thoughts(message) if traits.claude else ()
             calls = (_call(call, f"{where}.tool_calls[{number}]") for number, call in enumerate(message.tool_calls))
             return marked(message.cache_control, (*thoughts, *_blocks(message, traits, where), *calls), traits)
         case _:
             return marked(message.cache_control, _blocks(message, traits, where), traits)
 
 
-def signed(blocks: Iterable[JsonObject]) -> Iterator[JsonObject]:
-    """The thoughts that are a Claude's: others have no signature, and are refused."""
-    for block in blocks:
-        match block:
-            case {"type": "thinking", "thinking": str(text), "signature": str(signature)} if signature:
-                yield {"reasoningContent": {"reasoningText": {"text": text, "signature": signature}}}
-            case {"type": "redacted_thinking", "data": str(data)}:
-                yield {"reasoningContent": {"redactedContent": data}}
-            case _:
-                pass
+def _thoughts(message: ChatMessage) -> Iterator[JsonObject]:
+    for block in signed(message.thinking_blocks):
+        if block["type"] == "thinking":
+            yield {"reasoningContent": {"reasoningText": {"text": block["thinking"], "signature": block["signature"]}}}
+        else:
+            yield {"reasoningContent": {"redactedContent": block["data"]}}
 
 
 def _call(call: ToolCall, where: str) -> JsonObject:
-    place = f"{where}.function.arguments"
-    try:
-        given = cast("JsonValue", from_json(call.function.arguments or "{}"))
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise refusal(f"'{place}' must be a JSON object.", place)
-    return {"toolUse": {"toolUseId": _id(call.id), "name": call.function.name, "input": given}}
+    return {"toolUse": {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments(call, where)}}
 
 
 def _result(message: ChatMessage, traits: Traits, where: str) -> list[JsonObject]:
-    if not message.tool_call_id:
-        raise refusal(f"'{where}.tool_call_id' is missing: it says which call this is the result of.", f"{where}.tool_call_id")
+    call_id = _id(answered_call(message, where))
     blocks = _blocks(message, traits, where)
     content: list[JsonValue] = [block for block in blocks if "cachePoint" not in block]
-    result: JsonObject = {"toolUseId": _id(message.tool_call_id), "content": content or [{"text": "(empty)"}]}
+    result: JsonObject = {"toolUseId": call_id, "content": content or [{"text": "(empty)"}]}
     # A cache point stands beside a result, never in it.
     marks = [part.cache_control for part in message.content if part.cache_control]
     return marked(message.cache_control or (marks[-1] if marks else None), [{"toolResult": result}], traits)
@@ -109,8 +107,8 @@ def _blocks(message: ChatMessage, traits: Traits, where: str, *, texts_only: boo
     blocks: list[JsonObject] = []
     for index, part in enumerate(message.content):
         place = f"{where}.content[{index}]"
-        if texts_only and part.type != "text":
-            raise refusal(f"'{place}': a {message.role} message can only hold text.", f"{place}.type")
+        if texts_only:
+            only_text(message, part, place)
         if (block := _block(part, place)) is not None:
             blocks += marked(part.cache_control, [block], traits)
     return blocks
@@ -126,15 +124,11 @@ def _block(part: ContentPart, place: str) -> JsonObject | None:
         case ContentPart(type="file", file=file) if file is not None:
             return {"document": _document(file, f"{place}.file.file_data")}
         case _:
-            raise refusal(
-                f"'{place}': the model that is to answer takes no content of type '{part.type[:64]}'; text, image_url and file "
-                "can be sent, each with the member of that name.",
-                f"{place}.type",
-            )
+            raise untakeable(part, place)
 
 
 def _image(url: str, where: str) -> JsonObject:
-    found = _DATA_URL.fullmatch(url)
+    found = DATA_URL.fullmatch(url)
     if found is None:
         raise refusal(
             f"'{where}': the model that is to answer can't fetch images: send it as a data URL (data:image/png;base64,…).", where
@@ -145,7 +139,7 @@ def _image(url: str, where: str) -> JsonObject:
 
 
 def _document(file: FileData, where: str) -> JsonObject:
-    found = _DATA_URL.fullmatch(file.file_data or "")
+    found = DATA_URL.fullmatch(file.file_data or "")
     if found is None or (kind := _DOCUMENTS.get(found[1])) is None:
         kinds = ", ".join(_DOCUMENTS.values())
         raise refusal(f"'{where}' must be a data URL with base64, of one of: {kinds}.", where)

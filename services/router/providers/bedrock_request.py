@@ -9,16 +9,14 @@ from pydantic_core import to_json
 
 from schemas.base import JsonObject
 from services.router.providers.anthropic_schema import narrowed
-from services.router.providers.bedrock_messages import marked, signed, system_blocks, turns_of
+from services.router.providers.bedrock_messages import marked, system_blocks, turns_of
 from services.router.providers.bedrock_models import Traits, traits_of
 from services.router.providers.chat import Chat, ChatTool, read_chat, refusal
+from services.router.providers.claude import BUDGETS, LEAST_BUDGET, calls_without_thoughts
 
 ANSWER_TOOL = "json_answer"
 """The tool whose input is the answer, where a model has no other way to keep to a schema."""
 
-_LEAST_BUDGET = 1024
-_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16_384}
-"""Tokens of thought by `reasoning_effort`, as for Anthropic."""
 _LOW_TO_HIGH = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _TIERS = frozenset({"default", "flex", "priority", "reserved"})
 
@@ -37,7 +35,7 @@ def converse_request(body: JsonObject, model: str) -> Asked:
     system, turns = system_blocks(chat, traits), turns_of(chat, traits)
     if not turns:
         raise refusal("There is nothing to answer: send at least one message of a user that isn't blank.", "messages")
-    schema = _schema(chat)
+    schema = chat.wanted_schema
     by_tool = schema is not None and not traits.text_format
     thinking = _thinking(chat, traits, forced=by_tool or chat.forced_tool is not None or chat.tool_choice == "required")
     asked: JsonObject = {
@@ -127,21 +125,15 @@ def _thinking(chat: Chat, traits: Traits, *, forced: bool) -> JsonObject | None:
     if chat.thinking is not None:
         return chat.thinking if traits.claude else None
     effort = chat.reasoning_effort
-    if forced or effort not in _BUDGETS:
+    if forced or effort not in BUDGETS:
         return None
     if traits.effort == "adaptive":
         return {"type": "adaptive", "display": "summarized"}
     most = chat.most_tokens
-    budget = _BUDGETS[effort] if most is None else min(_BUDGETS[effort], most // 2)
-    if traits.effort != "budget" or budget < _LEAST_BUDGET or _calls_without_thoughts(chat):
+    budget = BUDGETS[effort] if most is None else min(BUDGETS[effort], most // 2)
+    if traits.effort != "budget" or budget < LEAST_BUDGET or calls_without_thoughts(chat):
         return None
     return {"type": "enabled", "budget_tokens": budget}
-
-
-def _calls_without_thoughts(chat: Chat) -> bool:
-    """With a budget, Anthropic wants to see the thoughts behind the calls whose results it is given: few callers keep them."""
-    last = [message for message in chat.messages if message.role in ("user", "assistant")][-1:]
-    return any(message.tool_calls and not [*signed(message.thinking_blocks)] for message in last)
 
 
 def _thinks(thinking: JsonObject | None) -> bool:
@@ -161,20 +153,11 @@ def _more(chat: Chat, traits: Traits, thinking: JsonObject | None) -> JsonObject
     return fields
 
 
-def _schema(chat: Chat) -> JsonObject | None:
-    if chat.response_format is None or chat.response_format.type != "json_schema":
-        return None
-    form = chat.response_format.json_schema
-    if form is None or form.wanted is None:
-        raise refusal("A json_schema needs a `schema`.", "response_format.json_schema.schema")
-    return form.wanted
-
-
 def _output(chat: Chat, traits: Traits, schema: JsonObject | None) -> JsonObject:
     """Bedrock's effort, and its structured outputs."""
     output: JsonObject = {}
     effort = chat.reasoning_effort
-    if traits.effort == "adaptive" and effort in _BUDGETS:
+    if traits.effort == "adaptive" and effort in BUDGETS:
         output["effort"] = "low" if effort == "minimal" else effort
     if schema is not None:
         wanted = to_json(narrowed(schema) if traits.claude else schema).decode()

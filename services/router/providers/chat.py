@@ -3,14 +3,22 @@
 Members that aren't named here are OpenAI's own and harmless (seed, penalties, logit_bias, store…): nobody else gets them.
 """
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import from_json
 
 from schemas.base import JsonObject
 from schemas.errors import InvalidRequest
 from services.router.providers.base import ProviderFailure
+
+DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
+"""Media type and base64 of a data URL."""
+
+JSON_ONLY: Final = "Answer with one JSON object and nothing else: no other text, no code fences."
+"""Said to models that have no `json_object` of their own."""
 
 
 class _Part(BaseModel):
@@ -128,6 +136,16 @@ class Chat(_Part):
             case _:
                 raise refusal("tool_choice must be none, auto, required, or name a function.", "tool_choice")
 
+    @property
+    def wanted_schema(self) -> JsonObject | None:
+        """The schema to which the answer must keep. Raises ProviderFailure for a json_schema without one."""
+        if self.response_format is None or self.response_format.type != "json_schema":
+            return None
+        form = self.response_format.json_schema
+        if form is None or form.wanted is None:
+            raise refusal("A json_schema needs a `schema`.", "response_format.json_schema.schema")
+        return form.wanted
+
 
 def read_chat(body: JsonObject) -> Chat:
     """Reads the caller's body. Raises ProviderFailure for what has the wrong shape, or what only OpenAI's API can do."""
@@ -143,6 +161,40 @@ def read_chat(body: JsonObject) -> Chat:
         param = path(first["loc"])
         # From None: the chain would hold the body.
         raise refusal(f"Invalid value for '{param}': {first['msg']}.", param) from None
+
+
+def arguments(call: ToolCall, where: str) -> JsonObject:
+    """What a tool is called with. Raises ProviderFailure for what is no JSON object."""
+    place = f"{where}.function.arguments"
+    try:
+        given = cast("JsonValue", from_json(call.function.arguments or "{}"))
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise refusal(f"'{place}' must be a JSON object.", place)
+    return given
+
+
+def answered_call(message: ChatMessage, where: str) -> str:
+    """Which call a tool's message is the result of. Raises ProviderFailure where it doesn't say."""
+    if not message.tool_call_id:
+        raise refusal(f"'{where}.tool_call_id' is missing: it says which call this is the result of.", f"{where}.tool_call_id")
+    return message.tool_call_id
+
+
+def only_text(message: ChatMessage, part: ContentPart, place: str) -> None:
+    """Raises ProviderFailure for what is no text."""
+    if part.type != "text":
+        raise refusal(f"'{place}': a {message.role} message can only hold text.", f"{place}.type")
+
+
+def untakeable(part: ContentPart, place: str) -> ProviderFailure:
+    """The failure of a part that none but OpenAI's API takes."""
+    return refusal(
+        f"'{place}': the model that is to answer takes no content of type '{part.type[:64]}'; text, image_url and file can be "
+        "sent, each with the member of that name.",
+        f"{place}.type",
+    )
 
 
 def refusal(message: str, param: str) -> ProviderFailure:

@@ -5,6 +5,15 @@ Anthropic's, as an old one.
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from schemas.base import JsonObject
+from services.router.providers.chat import Chat
+
+LEAST_BUDGET: Final = 1024
+BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16_384}
+"""Tokens of thought by `reasoning_effort`, LiteLLM's where it has one."""
 
 _NUMBER = re.compile(r"claude(?:-[a-z]+)*-(\d{1,2})(?:[-.](\d{1,2}))?(?![\d.])")
 _NEWEST = (99, 0)
@@ -24,6 +33,24 @@ def thinks_adaptively(model: str) -> bool:
 def keeps_to_schemas(model: str) -> bool:
     """Arguments of tools can be held to their schema (`strict`)."""
     return _generation(model) >= (4, 1)
+
+
+def signed(blocks: Iterable[JsonObject]) -> Iterator[JsonObject]:
+    """The thoughts that are a Claude's, as Anthropic writes them: others have no signature, and are refused."""
+    for block in blocks:
+        match block:
+            case {"type": "thinking", "thinking": str(), "signature": str(signature)} if signature:
+                yield {name: block[name] for name in ("type", "thinking", "signature")}
+            case {"type": "redacted_thinking", "data": str()}:
+                yield {name: block[name] for name in ("type", "data")}
+            case _:
+                pass
+
+
+def calls_without_thoughts(chat: Chat) -> bool:
+    """With a budget, Anthropic wants to see the thoughts behind the calls whose results it is given: few callers keep them."""
+    last = [message for message in chat.messages if message.role in ("user", "assistant")][-1:]
+    return any(message.tool_calls and not [*signed(message.thinking_blocks)] for message in last)
 
 
 def _generation(model: str) -> tuple[int, int]:
