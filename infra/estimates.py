@@ -7,6 +7,7 @@ cliffs and the price of writing to its cache included; rounded up to the micro-d
 
 import asyncio
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from infra import tokens
 from infra.kafka.table import ControlTable
@@ -31,6 +32,13 @@ class Unpriced(NotAllowed):
     """What it would cost can't be told, and somebody's budget depends on it."""
 
     code = "model_not_priced"
+
+
+class Dearer(NamedTuple):
+    """What of a request may cost more than text: audio, and what its provider is asked to keep for an hour."""
+
+    audio: bool
+    hour: bool
 
 
 class Estimator:
@@ -78,8 +86,9 @@ class Estimator:
     ) -> int:
         """What so many tokens cost at most, wherever they are asked for. Raises Unpriced."""
         deployments = tuple(d for d in self._reachable(model, policy) if not is_free(api, d.price))
+        dear = dearer(body)
         return 1000 * max(
-            self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms, tier) for tier in _tiers(body)
+            self._most_micro(deployments, model, policy, input_tokens, output_tokens, now_ms, tier, dear) for tier in _tiers(body)
         )
 
     def _reachable(self, model: Model, policy: EffectivePolicy) -> tuple[Deployment, ...]:
@@ -103,10 +112,23 @@ class Estimator:
         output_tokens: int,
         now_ms: int,
         tier: str,
+        dear: Dearer,
     ) -> int:
         most = 0
         for d in deployments:
-            micro = self._prices.most_micro(d.provider, d.model, input_tokens, output_tokens, now_ms, d.price, tier)
+            micro = self._prices.most_micro(
+                d.provider,
+                d.model,
+                input_tokens,
+                output_tokens,
+                now_ms,
+                d.price,
+                tier,
+                deployment=d.id,
+                region=d.region,
+                audio=dear.audio,
+                hour=dear.hour,
+            )
             if micro is None:
                 if policy.unpriced is None:
                     raise Unpriced(
@@ -129,6 +151,25 @@ def _tiers(body: JsonObject) -> tuple[str, ...]:
     if not isinstance(asked, str):
         return ("",)
     return "", _ANSWERS_AS.get(asked, asked)
+
+
+def dearer(body: JsonObject) -> Dearer:
+    """By the parts of its messages and by its tools, as OpenAI writes audio and Anthropic a cache."""
+    modalities, messages, tools = body.get("modalities"), body.get("messages"), body.get("tools")
+    parts = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    parts += [function for tool in parts if isinstance(function := tool.get("function"), dict)]
+    for message in messages if isinstance(messages, list) else ():
+        if not isinstance(message, dict):
+            continue
+        parts.append(message)
+        content = message.get("content")
+        parts += [part for part in content if isinstance(part, dict)] if isinstance(content, list) else ()
+    kept = [part.get("cache_control") for part in parts]
+    return Dearer(
+        audio=(isinstance(modalities, list) and "audio" in modalities)
+        or any(part.get("type") == "input_audio" for part in parts),
+        hour=any(isinstance(control, dict) and control.get("ttl") == "1h" for control in (*kept, body.get("cache_control"))),
+    )
 
 
 def output_bound(api: Api, body: JsonObject, policy: EffectivePolicy, deployments: tuple[Deployment, ...]) -> int:

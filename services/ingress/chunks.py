@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from pydantic_core import from_json
 
+from infra.usage import canonical
 from schemas.base import JsonObject
-from schemas.openai.answers import ChatUsage, CompletionDetails, PromptDetails
 from schemas.usage import Usage
 
 TextKind = Literal["output_text", "refusal", "reasoning_text"]
@@ -69,7 +69,7 @@ def read_chunk(data: str) -> Chunk:
         thoughts=tuple(_thoughts(delta.get("thinking_blocks"))),
         calls=tuple(_calls(delta.get("tool_calls"))),
         finish=finish if isinstance(finish, str) else "",
-        usage=_usage(chunk.get("usage")),
+        usage=canonical(usage) if isinstance(usage := chunk.get("usage"), dict) else None,
         service_tier=tier if isinstance(tier, str) else "",
     )
 
@@ -116,30 +116,3 @@ def _calls(given: JsonValue) -> Iterator[CallPiece]:
             name=_text(function.get("name")),
             arguments=_text(function.get("arguments")),
         )
-
-
-def _usage(given: JsonValue) -> Usage | None:
-    """A chat's usage; a part that exceeds its whole is bent into it."""
-    if not isinstance(given, dict):
-        return None
-    try:
-        usage = ChatUsage.model_validate(given)
-    except ValidationError:
-        return None
-    prompt, completion = usage.prompt_tokens_details or PromptDetails(), usage.completion_tokens_details or CompletionDetails()
-    input_tokens, output_tokens = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
-    cache_read = _within(prompt.cached_tokens, input_tokens)
-    cache_write = _within(prompt.cache_write_tokens, input_tokens - cache_read)
-    return Usage(
-        input_tokens=input_tokens,
-        cache_read_tokens=cache_read,
-        cache_write_tokens=cache_write,
-        cache_write_1h_tokens=_within(prompt.cache_write_1h_tokens, cache_write),
-        output_tokens=output_tokens,
-        reasoning_tokens=_within(completion.reasoning_tokens, output_tokens),
-        source="provider",
-    )
-
-
-def _within(part: int | None, whole: int) -> int:
-    return min(max(0, part or 0), whole)

@@ -1,6 +1,6 @@
 """What must be known of a provider's answer: its usage, its end, its text. The rest passes as it came. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +21,7 @@ class Reading:
     the answer itself; `usage`: the provider's own object.
 
     `answers`: it is more than thoughts. `refused`: it ends because the provider's filter won't have the content; `only_text`:
-    nothing but plain text, of one choice.
+    nothing but plain text, of one choice. `id`, `model` and `reasons` to finish: in the provider's words, at its end.
     """
 
     text: str = ""
@@ -34,6 +34,9 @@ class Reading:
     refused: bool = False
     only_text: bool = True
     service_tier: str = ""
+    id: str = ""
+    model: str = ""
+    reasons: tuple[str, ...] = ()
 
 
 def read_answer(api: Api, body: str) -> Reading:
@@ -41,13 +44,27 @@ def read_answer(api: Api, body: str) -> Reading:
     answer = _object(body)
     if api is not Api.CHAT:
         _listed(answer, "data" if api is Api.EMBEDDINGS else "results")
-        return Reading(usage=_usage(answer), finished=True)
+        return Reading(usage=_usage(answer), finished=True, model=_named(answer, "model"))
     choices = _listed(answer, "choices")
     usage = _usage(answer)
     # The text is of use only where nobody has counted it.
-    text = "" if usage else "".join(piece for choice in choices for piece in _pieces(choice.get("message")))
+    text = "" if usage else _text(choices)
     refused = any(map(_is_refused, choices))
-    return Reading(text=text, usage=usage, finished=True, refused=refused, service_tier=_tier(answer))
+    return Reading(
+        text=text,
+        usage=usage,
+        finished=True,
+        refused=refused,
+        service_tier=_tier(answer),
+        id=_named(answer, "id"),
+        model=_named(answer, "model"),
+        reasons=tuple(reason for choice in choices if (reason := _named(choice, "finish_reason"))),
+    )
+
+
+def text_of(body: str) -> str:
+    """What a whole chat answer says. Raises NoAnswer."""
+    return _text(_listed(_object(body), "choices"))
 
 
 def read_event(data: str) -> Reading:
@@ -59,6 +76,8 @@ def read_event(data: str) -> Reading:
     for choice in choices:
         if choice.get("finish_reason") is not None:
             reading.finished = True
+            reading.reasons += (_named(choice, "finish_reason"),)
+            reading.id, reading.model = _named(chunk, "id"), _named(chunk, "model")
             reading.refused |= _is_refused(choice)
         if choice.get("index"):
             reading.only_text = False
@@ -127,8 +146,16 @@ def _usage(answer: JsonObject) -> JsonObject | None:
 
 
 def _tier(answer: JsonObject) -> str:
-    tier = answer.get("service_tier")
-    return tier if isinstance(tier, str) else ""
+    return _named(answer, "service_tier")
+
+
+def _named(told: JsonObject, member: str) -> str:
+    name = told.get(member)
+    return name if isinstance(name, str) else ""
+
+
+def _text(choices: Sequence[JsonObject]) -> str:
+    return "".join(piece for choice in choices for piece in _pieces(choice.get("message")))
 
 
 def _pieces(message: JsonValue) -> Iterator[str]:

@@ -53,11 +53,11 @@ class RouterService:
     def __init__(self, platform: Platform) -> None:
         records, clock, table = platform.records(self.name), platform.clock, platform.control.table
         self._drain_s = platform.settings.drain_s
-        self._alerts = Alerts(platform.kafka, clock, self.name)
+        self._alerts = Alerts(platform.kafka, clock, self.name, platform.settings.public)
         self._secrets = self._opened_secrets(platform.settings)
         self._providers = Providers(platform.settings, self._secrets)
         self._running = Running(records)
-        prices = PriceBook()
+        prices = PriceBook(platform.control.table)
         self._books = Books(prices)
         self._estimator = Estimator(table, prices)
         purse = Purse(table, platform.redis, self._estimator, clock)

@@ -6,27 +6,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
 from typing import Literal
 
 from pydantic_core import to_json
 
 from infra import tokens
 from infra.prices import PriceBook, Priced, is_free
-from infra.telemetry import metrics
+from infra.telemetry import meters
+from infra.telemetry.genai import Facts
+from infra.usage import canonical
 from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment, Model
 from schemas.ids import attempt_id
-from schemas.job import Api, Job
+from schemas.job import Job
 from schemas.policy import Ceiling
 from schemas.usage import Usage
 from services.router.providers.base import Told
-from services.router.usage import canonical
 
 log = logging.getLogger(__name__)
 
-OPERATIONS = {Api.CHAT: "chat", Api.EMBEDDINGS: "embeddings", Api.MODERATIONS: "moderations"}
 _THREAD_FROM = 50_000
 
 AttemptStatus = Literal["completed", "failed", "cancelled"]
@@ -51,6 +50,7 @@ class Call:
     text: list[str] = field(default_factory=list[str])
     usage: JsonObject | None = None
     told: Told = field(default_factory=Told)
+    facts: Facts = field(default_factory=Facts)
     service_tier: str = ""
     hedge: bool = False
     ended: float | None = None
@@ -99,8 +99,7 @@ class Books:
         if usage is None:
             usage = await _estimate(job, call.deployment, call.text) if billable else Usage()
         priced = await self._price(call.deployment, usage, call.started_ms, job.policy.unpriced, call.service_tier)
-        _count(job.api, call.deployment.provider, status, usage, latency_ms)
-        return Attempt(
+        attempt = Attempt(
             id=attempt_id(job.id, call.n),
             n=call.n,
             deployment=call.deployment.id,
@@ -115,11 +114,14 @@ class Books:
             usage=usage,
             cost_usd=priced.cost_usd if priced else Decimal(0),
             price_version=priced.version if priced else "",
+            margin_usd=priced.margin_usd if priced else Decimal(0),
             service_tier=call.service_tier,
             raw_usage=to_json(raw).decode() if (raw := call.told.usage or call.usage) else "",
             hedge=call.hedge,
             model=call.model,
         )
+        meters.attempted(job.api, job.caller.team, attempt, len(call.text))
+        return attempt
 
     async def unknown(self, job: Job, deployments: Mapping[str, Deployment], attempts: Sequence[Attempt]) -> list[Attempt]:
         """Attempts of a dead life with what they may have cost: at least their input. `deployments` by id."""
@@ -128,9 +130,11 @@ class Books:
             deployment = deployments.get(attempt.deployment)
             usage = await _estimate(job, deployment, ())
             priced = await self._price(deployment, usage, attempt.started_ms, job.policy.unpriced) if deployment else None
-            _count(job.api, attempt.provider, "unknown", usage, 0)
-            cost = {"cost_usd": priced.cost_usd, "price_version": priced.version} if priced else {}
+            cost: dict[str, object] = {}
+            if priced:
+                cost = {"cost_usd": priced.cost_usd, "price_version": priced.version, "margin_usd": priced.margin_usd}
             booked.append(attempt.model_copy(update={"usage": usage, **cost}))
+            meters.lost(booked[-1], job.caller.team)
         return booked
 
     def input_usd_per_mtok(self, model: Model, now_ms: int) -> Decimal | None:
@@ -146,8 +150,12 @@ class Books:
     def _cost_usd(self, deployment: Deployment, usage: Usage, now_ms: int) -> Decimal | None:
         if self._warming is not None and not self._warming.done():
             return None
-        priced = self._prices.price(deployment.provider, deployment.model, usage, now_ms, deployment.price)
+        priced = self._priced(deployment, usage, now_ms)
         return priced.cost_usd if priced.version else None
+
+    def _priced(self, deployment: Deployment, usage: Usage, at_ms: int, service_tier: str = "") -> Priced:
+        d = deployment
+        return self._prices.price(d.provider, d.model, usage, at_ms, d.price, service_tier, deployment=d.id, region=d.region)
 
     async def _price(
         self, deployment: Deployment, usage: Usage, at_ms: int, ceiling: Ceiling | None, service_tier: str = ""
@@ -157,7 +165,7 @@ class Books:
             return None
         if self._warming is not None and not self._warming.done():
             await asyncio.shield(self._warming)
-        priced = self._prices.price(deployment.provider, deployment.model, usage, at_ms, deployment.price, service_tier)
+        priced = self._priced(deployment, usage, at_ms, service_tier)
         if priced.version or ceiling is None:
             return priced
         return Priced(ceiling.cost_usd(usage.input_tokens, usage.output_tokens), "policy:ceiling")
@@ -176,17 +184,3 @@ async def _estimate(job: Job, deployment: Deployment | None, text: Sequence[str]
 def _estimated(job: Job, generated: str) -> Usage:
     given = tokens.prompt_tokens(job.api, job.body)
     return Usage(input_tokens=given, output_tokens=tokens.count(generated), source="estimated")
-
-
-def _count(api: Api, provider: str, status: str, usage: Usage, latency_ms: float) -> None:
-    _attempts(provider, status).inc()
-    _seconds(OPERATIONS[api], provider).observe(latency_ms / 1000)
-    if usage.source != "none":
-        _tokens("input", provider).observe(usage.input_tokens)
-        _tokens("output", provider).observe(usage.output_tokens)
-
-
-# prometheus_client looks children up under a lock; they are few, and asked for on every job.
-_attempts = cache(metrics.ATTEMPTS.labels)
-_seconds = cache(metrics.OPERATION_SECONDS.labels)
-_tokens = cache(metrics.TOKEN_USAGE.labels)

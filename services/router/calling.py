@@ -1,21 +1,22 @@
 """One call of a deployment for a job: asked whole, or as a stream that is passed on as it comes."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.kafka.post import Post
-from infra.providers import telemetry_name
 from infra.redis.jobs import JobRecords
-from infra.telemetry import spans
+from infra.telemetry import genai, spans
+from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment
 from schemas.ids import attempt_id
 from schemas.job import Job
 from services.router import policy
 from services.router.answers import NoAnswer, read_answer
-from services.router.books import OPERATIONS, Call
+from services.router.books import Call
 from services.router.places import Place
 from services.router.providers.base import Provider, ProviderFailure, ProviderRequest
 from services.router.providers.failures import content_refused, unavailable
@@ -27,7 +28,8 @@ from services.router.stream import Relay
 class Flight:
     """A call while it is made. `body`: what is asked; `answer`: what a whole answer says; `relay`: where a stream goes.
 
-    `begun`: its deployment is asked, or was; `beaten`: another call was first, and nobody waits for this one.
+    `begun`: its deployment is asked, or was; `beaten`: another call was first, and nobody waits for this one. `span`: open until
+    it is in the books.
     """
 
     call: Call
@@ -37,11 +39,22 @@ class Flight:
     answer: str = ""
     begun: bool = False
     beaten: bool = False
+    span: spans.Span = field(default_factory=lambda: spans.Span(""))
 
     def land(self) -> None:
         """It is over."""
         self.call.over()
         self.place.give_back()
+
+    def tell(self, job: Job, attempt: Attempt) -> None:
+        """What it was, for whoever collects traces."""
+        if not self.span.recording:
+            return
+        self.span.set(genai.answered(attempt, self.call.facts))
+        if genai.tells_content(job):
+            self.span.set(genai.said(self.answer, self.call.text, self.call.facts.reasons))
+        ended = self.call.ended
+        self.span.end(time.perf_counter() - ended if ended is not None else 0)
 
     @property
     def deployment(self) -> Deployment:
@@ -79,26 +92,23 @@ class Calls:
             call.hung = True
             return unavailable(deployment.id, "did not answer in time", billable=True)
         except ProviderFailure as failure:
+            flight.call.usage = flight.call.usage or failure.usage
             return failure
         return None
 
     async def _call(self, job: Job, flight: Flight, traceparent: str, meter: Meter | None, patience: asyncio.Timeout) -> None:
         call, deployment = flight.call, flight.deployment
-        operation = OPERATIONS[job.api]
-        attributes = {
-            spans.GEN_AI_OPERATION: operation,
-            spans.GEN_AI_PROVIDER: telemetry_name(deployment.provider),
-            spans.GEN_AI_REQUEST_MODEL: deployment.model,
-            spans.SLUICE_JOB: job.id,
-        }
-        with self._tracing.span(f"{operation} {deployment.model}", traceparent, "client", attributes) as inner:
-            request = ProviderRequest(attempt_id(job.id, call.n), job.api, flight.body, deployment, inner, call.told)
-            provider = self._provider_of(deployment)
-            if flight.relay is not None:
-                await _pass_on(flight.relay, provider, request, patience, meter)
-            else:
-                flight.answer = await provider.call(request)
-                _read(job, flight)
+        span = flight.span = self._tracing.open(f"{genai.OPERATIONS[job.api]} {deployment.model}", traceparent, "client")
+        if span.recording:
+            span.set(genai.call(job, deployment, flight.body, call.n, hedge=call.hedge))
+        told = spans.traceparent_of(span.context) if job.policy.tracing.to_providers else ""
+        request = ProviderRequest(attempt_id(job.id, call.n), job.api, flight.body, deployment, told, call.told)
+        provider = self._provider_of(deployment)
+        if flight.relay is not None:
+            await _pass_on(flight.relay, provider, request, patience, meter)
+        else:
+            flight.answer = await provider.call(request)
+            _read(job, flight)
 
 
 async def _pass_on(
@@ -127,5 +137,6 @@ def _read(job: Job, flight: Flight) -> None:
         raise unavailable(call.deployment.id, f"sent what is no answer ({error})", http_status=200, billable=True) from None
     call.usage, call.service_tier = reading.usage, reading.service_tier
     call.text.append(reading.text)
+    call.facts.hear(reading.id, reading.model, reading.reasons)
     if reading.refused and call.refusable:
         raise content_refused(call.deployment.id)

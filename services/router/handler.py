@@ -208,6 +208,7 @@ class Router:
             stream=relay.kept if relay else (),
             seq=seq,
             attempt=errand.told_as,
+            heard=relay.heard if relay else None,
         )
         if (relay and (relay.continued or not kept.stream)) or self._is_anothers(errand):
             completion = completion.model_copy(update={"cache_key": None})
@@ -217,7 +218,7 @@ class Router:
             completion = completion.model_copy(update={"cache_key": None})
         elif not await self._keep(job, data):
             return Booked(completion)
-        return Finish(completion, last, attempt=errand.told_as, seq=seq, stream=kept.stream)
+        return Finish(completion, last, attempt=errand.told_as, seq=seq, stream=kept.stream, heard=kept.heard)
 
     def _is_anothers(self, errand: Errand) -> bool:
         """True if another model would not have said the same: a fallback answered, or one arm of a split."""
@@ -238,9 +239,11 @@ class Router:
         completion = self._completion(errand, JobStatus.INCOMPLETE if cut else policy.status_of(fault), fault)
         last = Failed(fault=fault, served=self._told(errand, completion))
         seq = errand.relay.seq if errand.relay else 0
-        if not await self._keep(errand.job, _written(Kept(completion=completion, failed=last, seq=seq, attempt=errand.told_as))):
+        heard = errand.relay.heard if errand.relay else None
+        kept = Kept(completion=completion, failed=last, seq=seq, attempt=errand.told_as, heard=heard)
+        if not await self._keep(errand.job, _written(kept)):
             return Booked(completion)
-        return Finish(completion, last, attempt=errand.told_as, seq=seq)
+        return Finish(completion, last, attempt=errand.told_as, seq=seq, heard=heard)
 
     async def _refuse(self, job: Job, fault: Fault, lease: Lease, delivery: Delivery) -> Finish:
         """Ends a job for which nobody may be called any more; what was called before is booked."""
@@ -266,7 +269,7 @@ class Router:
         last: Event = kept.answer or kept.failed or Closed()
         # Older ones don't tell it.
         attempt = kept.attempt or (kept.completion.attempts[-1].n if kept.completion.attempts else 0)
-        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream)
+        return Finish(kept.completion, last, attempt=attempt, seq=kept.seq, again=True, stream=kept.stream, heard=kept.heard)
 
     async def _made(self, job: Job, lease: Lease) -> list[Attempt]:
         """What was called for the job before: as it tells itself, and what lives that are over have left behind."""

@@ -17,10 +17,11 @@ from infra.redis.jobs import JobRecords, Lease
 from schemas.attempt import Attempt
 from schemas.control import Deployment
 from schemas.errors import DeadlineExceeded, Fault, InternalError
-from schemas.job import Job
+from schemas.job import Api, Job
 from schemas.topics import Lane
 from schemas.usage import Usage
 from services.router import parking, policy, tally
+from services.router.answers import text_of
 from services.router.books import AttemptStatus, Books, Call
 from services.router.calling import Calls, Flight
 from services.router.dispatch import Dispatcher, Found
@@ -350,7 +351,10 @@ class Sender:
         """Writes a call down that another one has beaten, or that wasn't even made."""
         if errand.answered is not None and flight.deployment.on_disconnect == "drain":
             # Who bills a whole answer even if nobody waits for it (BerriAI/litellm#34147) bills about what the winner said.
-            flight.call.text = errand.answered.call.text
+            winner = errand.answered
+            is_whole = winner.relay is None and errand.job.api is Api.CHAT
+            # Of a whole answer whose tokens its provider has counted nobody has looked at the text yet.
+            flight.call.text = [text_of(winner.answer)] if is_whole else winner.call.text
         await self._write(errand, flight, "cancelled", error="hedged", billable=flight.begun)
 
     async def _write(
@@ -367,6 +371,7 @@ class Sender:
         """Writes a call that is over down as an attempt, and tells those who learn from it."""
         call = flight.call
         attempt = await self._books.attempt(errand.job, call, status, http_status=http_status, error=error, billable=billable)
+        flight.tell(errand.job, attempt)
         if flight.begun:
             self._dispatcher.ended(errand.job, call.deployment, attempt, outcome, hung=call.hung)
         else:

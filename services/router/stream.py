@@ -10,6 +10,8 @@ from pydantic_core import from_json, to_json
 from infra.kafka.post import Post
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
+from infra.usage import canonical
+from schemas.audit import Heard
 from schemas.base import JsonObject
 from schemas.job import Job
 from schemas.reply import Delta, Event, Opened, Served
@@ -19,7 +21,6 @@ from services.router.answers import NoAnswer, read_event
 from services.router.books import Call
 from services.router.providers.base import DONE, ProviderFailure
 from services.router.providers.failures import content_refused, unavailable
-from services.router.usage import canonical
 
 KEPT_BYTES = 64 * 1024
 """A longer stream is not kept for the cache."""
@@ -64,12 +65,21 @@ class Relay:
         self.seq = 0
         self.said: list[str] = []
         self._unsaid: list[str] = []
+        self._earlier: list[str] = []
+        self._first = ""
         self._remembers = job.policy.route.on_broken_stream == "continue"
 
     @property
     def kept(self) -> tuple[str, ...]:
         """The events as they went out, for the cache; empty if they are not to be kept, or too long."""
         return tuple(self._kept or ())
+
+    @property
+    def heard(self) -> Heard | None:
+        """What was said in it, over all its calls, if that is to be audited."""
+        if self._job.policy.audited == "none":
+            return None
+        return Heard(text="".join((*self._earlier, *self.call.text)), first=self._first)
 
     @property
     def continued(self) -> bool:
@@ -83,6 +93,7 @@ class Relay:
 
     def go_on(self, call: Call, before: Usage) -> None:
         """Another call goes on behind what went out, which the reader is told. `before`: what the last call has used."""
+        self._earlier += self.call.text
         self.call, self._before = call, (self._before or Usage()) + before
         self._finished = self._refused = self.speaks = False
         self._held, self._unsaid = [_marker(call)], []
@@ -124,6 +135,8 @@ class Relay:
         call.usage = reading.usage or call.usage
         call.service_tier = reading.service_tier or call.service_tier
         self._finished |= reading.finished
+        if reading.reasons:
+            call.facts.hear(reading.id, reading.model, reading.reasons)
         self._refused |= reading.refused
         self._only_text &= reading.only_text
         if self._remembers and reading.content:
@@ -152,6 +165,7 @@ class Relay:
             await self._send(Opened(served=self._served()))
         if self._held:
             events = tuple(self._held)
+            self._first = self._first or events[0]
             await self._send(Delta(data=events))
             self._keep(events)
             self.said += self._unsaid

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from infra.providers import COMPATIBLE, NATIVE, needs_address, usual_key
 from schemas.base import JsonObject
 from schemas.control import AwsSettings, Capability, Deployment, EchoSettings, Price, VertexSettings
+from services.portal.config.costs import written_price
 from services.portal.config.findings import NO_EFFECT, Findings
 from services.portal.config.references import ENVIRONMENT, FILE, is_reference, secret_name, wrong_with
 from services.portal.config.shape import Entry, Info, Params, explain, likely
@@ -227,7 +228,7 @@ class Deployments:
                 f"{path}.{where}: give both input_cost_per_token and output_cost_per_token (0 where nothing is charged)"
             )
             return None
-        return Price(input_usd=prices.input_cost_per_token, output_usd=output, cache_read_usd=prices.cache_read_input_token_cost)
+        return written_price(prices, prices.input_cost_per_token, output)
 
     def _echo(self, path: str, params: Params) -> EchoSettings:
         try:

@@ -7,12 +7,15 @@ from typing import cast
 import yaml
 from pydantic import ValidationError
 
+from schemas.alerting import Alerting
 from schemas.base import JsonObject
 from schemas.budget import is_time_zone
 from schemas.control import IdentityProvider, Model
 from schemas.gates import Gate
 from schemas.policy import Policy
-from services.portal.config import gates
+from schemas.prices import PriceEntry
+from services.portal.config import alerts, gates
+from services.portal.config.costs import price_entry
 from services.portal.config.deployments import Deployments
 from services.portal.config.environment import Environment, Lookup
 from services.portal.config.findings import Findings
@@ -54,6 +57,8 @@ class Parsed:
     environments: tuple[EnvironmentPolicy, ...] = ()
     users: tuple[UserPolicy, ...] = ()
     identity_providers: tuple[IdentityProvider, ...] = ()
+    alerts: Alerting | None = None
+    prices: tuple[PriceEntry, ...] | None = None
     langfuse: bool = False
     master_key: str = field(default="", repr=False)
 
@@ -70,6 +75,9 @@ class Parsed:
             environments=list(self.environments),
             users=list(self.users),
             identity_providers=list(self.identity_providers),
+            alerts=self.alerts,
+            prices=standing.prices if self.prices is None else list(self.prices),
+            owns_prices=self.prices is not None,
         )
 
 
@@ -88,6 +96,8 @@ class Reading:
         self._environments: list[EnvironmentPolicy] = []
         self._users: dict[str, UserPolicy] = {}
         self._providers: dict[str, IdentityProvider] = {}
+        self._alerts: Alerting | None = None
+        self._prices: dict[str, PriceEntry] | None = None
         self._gates: dict[str, tuple[str, tuple[Gate, ...]]] = {}
         self._said: dict[str, Said] = {}
         self.sections: dict[str, tuple[str, JsonObject]] = {}
@@ -108,6 +118,8 @@ class Reading:
             self._add_teams(name, document)
             self._add_people(name, raw, document)
             self._add_gates(name, raw, document)
+            self._add_alerts(name, document)
+            self._add_prices(name, document)
             self._add_models(name, document)
             self._add_sections(name, document)
             for number, entry in enumerate(document.model_list or []):
@@ -134,6 +146,8 @@ class Reading:
             environments=tuple(self._environments),
             users=tuple(self._users.values()),
             identity_providers=tuple(self._providers.values()),
+            alerts=self._alerts,
+            prices=None if self._prices is None else tuple(self._prices.values()),
             langfuse=settings.langfuse,
             master_key=settings.master_key,
         )
@@ -240,6 +254,25 @@ class Reading:
         known: JsonObject = provider.model_dump(mode="json", exclude={"kind", "version", "created_ms"})
         self.found.problems += [f"{where}: no such member; {SPELLING}{guess}" for where, guess in unknown(path, written, known)]
         return provider
+
+    def _add_alerts(self, name: str, document: File) -> None:
+        if document.alerts is None:
+            return
+        path = f"{name}: alerts"
+        if self._alerts is not None:
+            self.found.problems.append(f"{path}: another file has them already; leave one of them out")
+        self._alerts = alerts.alerting(path, document.alerts, self.found)
+
+    def _add_prices(self, name: str, document: File) -> None:
+        if document.prices is None:
+            return
+        self._prices = {} if self._prices is None else self._prices
+        for entry, written in document.prices.items():
+            path = f"{name}: prices.{entry}"
+            if entry in self._prices:
+                self.found.problems.append(f"{path}: another file has it already; leave one of them out")
+            if price := price_entry(path, entry, written, self.found):
+                self._prices[entry] = price
 
     def _add_gates(self, name: str, raw: JsonObject, document: File) -> None:
         for model, given in document.gates.items():

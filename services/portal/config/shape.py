@@ -31,6 +31,32 @@ class Prices(BaseModel):
     input_cost_per_token: Decimal | None = Field(default=None, ge=0)
     output_cost_per_token: Decimal | None = Field(default=None, ge=0)
     cache_read_input_token_cost: Decimal | None = Field(default=None, ge=0)
+    cache_creation_input_token_cost: Decimal | None = Field(default=None, ge=0)
+    cache_creation_input_token_cost_above_1hr: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_reasoning_token: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_audio_token: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_audio_token: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_image_token: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_image_token: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_request: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_second: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_batches: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_batches: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_flex: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_flex: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost_flex: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_priority: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_priority: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost_priority: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_above_128k_tokens: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_above_128k_tokens: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_above_200k_tokens: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_above_200k_tokens: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost_above_200k_tokens: Decimal | None = Field(default=None, ge=0)
+    cache_creation_input_token_cost_above_200k_tokens: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_token_above_272k_tokens: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token_above_272k_tokens: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost_above_272k_tokens: Decimal | None = Field(default=None, ge=0)
 
 
 class Params(Prices):
@@ -153,6 +179,8 @@ class File(BaseModel):
     teams: dict[Name, TeamEntry] = Field(default_factory=dict[Name, TeamEntry])
     users: dict[str, UserEntry] = Field(default_factory=dict[str, UserEntry])
     identity_providers: dict[Name, JsonObject] = Field(default_factory=dict[Name, JsonObject])
+    alerts: JsonObject | None = None
+    prices: dict[str, JsonObject] | None = None
     router_settings: JsonObject | None = None
     litellm_settings: JsonObject | None = None
     general_settings: JsonObject | None = None

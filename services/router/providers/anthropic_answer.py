@@ -63,6 +63,8 @@ def chat_usage(usage: Usage) -> JsonObject | None:
     }
     if usage.output_tokens_details:
         told["completion_tokens_details"] = {"reasoning_tokens": usage.output_tokens_details.thinking_tokens}
+    if usage.server_tool_use:
+        told["server_tool_use"] = usage.server_tool_use
     return told
 
 
@@ -223,7 +225,7 @@ def _json(head: Message, created: int, kind: str, choices: Sequence[JsonObject],
         "usage": chat_usage(usage) if usage else None,
         "system_fingerprint": None,
     }
-    tier = usage.service_tier if usage else None
+    tier = ("fast" if usage.speed == "fast" else usage.service_tier) if usage else None
     if tier:
         body["service_tier"] = _TIERS.get(tier, tier)
     return to_json(body).decode()

@@ -45,7 +45,7 @@ class ProviderRequest:
 class ProviderFailure(Exception):
     """A call failed; `fault` is what the caller is told, and nothing in it is secret.
 
-    `billable`: the provider may have worked, and bill, all the same.
+    `billable`: the provider may have worked, and bill, all the same; `usage`: what of it, if the refusal itself says so.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class ProviderFailure(Exception):
         http_status: int | None = None,
         retry_after_s: float | None = None,
         billable: bool = False,
+        usage: JsonObject | None = None,
     ) -> None:
         super().__init__(fault.message)
         self.kind: Kind = kind
@@ -63,6 +64,7 @@ class ProviderFailure(Exception):
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         self.billable = billable
+        self.usage = usage
 
 
 class Provider(Protocol):

@@ -50,6 +50,32 @@ def refused(
     words_of: WordsOf,
 ) -> ProviderFailure:
     """The failure behind an answer that is no 200. `secrets`, our credentials, are taken out of the provider's words."""
+    failure = _refused(status, headers, body, deployment, secrets, now, words_of)
+    failure.usage = _used(body)
+    return failure
+
+
+def _used(body: bytes) -> JsonObject | None:
+    """What a refused call used all the same, where the refusal tells it as OpenAI's answers do."""
+    if b'"usage"' not in body:
+        return None
+    try:
+        told: object = from_json(body)
+    except ValueError:
+        return None
+    usage = cast("JsonObject", told).get("usage") if isinstance(told, dict) else None
+    return usage if isinstance(usage, dict) else None
+
+
+def _refused(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    deployment: str,
+    secrets: Sequence[str],
+    now: datetime,
+    words_of: WordsOf,
+) -> ProviderFailure:
     words = {name: _clean(text, secrets) for name, text in words_of(status, headers, body).items()}
     status = int(words.get("status", status))
     if status in PASSED_ON:

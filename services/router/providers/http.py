@@ -56,7 +56,8 @@ class Http:
         finds in an error's body.
         """
         with failures(request):
-            given = {**_COMMON, "x-request-id": request.id, "traceparent": request.traceparent, **headers}
+            trace = {"traceparent": request.traceparent} if request.traceparent else {}
+            given = {**_COMMON, "x-request-id": request.id, **trace, **headers}
             response = await self._opened().handle_async_request(_request(method, _url(url), given, content))
             response.headers.encoding = "latin-1"
         try:

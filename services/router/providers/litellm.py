@@ -229,6 +229,8 @@ def _usage(raw: JsonObject) -> JsonObject:
         "cache_write_tokens": prompt.get(
             "cache_write_tokens", prompt.get("cache_creation_tokens", raw.get("cache_creation_input_tokens"))
         ),
+        "audio_tokens": prompt.get("audio_tokens"),
+        "image_tokens": prompt.get("image_tokens"),
         "cache_write_1h_tokens": spans.get("ephemeral_1h_input_tokens") if isinstance(spans, dict) else None,
     }
     usage: JsonObject = {name: raw[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens") if name in raw}
@@ -237,6 +239,8 @@ def _usage(raw: JsonObject) -> JsonObject:
         usage["prompt_tokens_details"] = told
     if isinstance(made := raw.get("completion_tokens_details"), dict):
         usage["completion_tokens_details"] = made
+    if isinstance(tools := raw.get("server_tool_use"), dict):
+        usage["server_tool_use"] = tools
     return usage
 
 

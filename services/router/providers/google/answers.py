@@ -18,6 +18,7 @@ from schemas.google.answers import (
     FunctionCall,
     GenerateContentResponse,
     LogprobsResult,
+    ModalityCount,
     Part,
     UsageMetadata,
 )
@@ -25,6 +26,12 @@ from services.router.providers.base import DONE, ProviderFailure, ProviderReques
 from services.router.providers.failures import content_refused, refused, unavailable
 from services.router.providers.google.words import google_words
 
+_TIERS = {
+    "ON_DEMAND": "default",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "provisioned",
+}
 _FINISHED = {
     "MAX_TOKENS": "length",
     "SAFETY": "content_filter",
@@ -159,6 +166,12 @@ class Translation:
         except ValidationError:
             return {}
 
+    def _tier(self) -> JsonObject:
+        """Vertex AI tells how it was served."""
+        told = (self._request.told.usage or {}).get("trafficType")
+        tier = _TIERS.get(told) if isinstance(told, str) else None
+        return {"service_tier": tier} if tier else {}
+
     def _json(self, kind: str, choices: Sequence[JsonObject], usage: JsonObject) -> str:
         answer = {
             "id": f"chatcmpl-{self._request.id.removeprefix('att_')}",
@@ -167,6 +180,7 @@ class Translation:
             "model": self._model,
             "choices": choices,
             **usage,
+            **self._tier(),
         }
         return to_json(answer).decode()
 
@@ -187,13 +201,30 @@ def chat_usage(raw: JsonObject) -> JsonObject:
     told = UsageMetadata.model_validate(raw)
     given = told.prompt_token_count + told.tool_use_prompt_token_count
     made = told.candidates_token_count + told.thoughts_token_count
+    prompt: JsonObject = {"cached_tokens": told.cached_content_token_count}
+    prompt |= _modalities((*(told.prompt_tokens_details or ()), *(told.tool_use_prompt_tokens_details or ())))
+    if cached := _of(told.cache_tokens_details, "AUDIO"):
+        prompt["cached_tokens_details"] = {"audio_tokens": cached}
     return {
         "prompt_tokens": given,
         "completion_tokens": made,
         "total_tokens": given + made,
-        "prompt_tokens_details": {"cached_tokens": told.cached_content_token_count},
-        "completion_tokens_details": {"reasoning_tokens": told.thoughts_token_count},
+        "prompt_tokens_details": prompt,
+        "completion_tokens_details": {
+            "reasoning_tokens": told.thoughts_token_count,
+            **_modalities(told.candidates_tokens_details or ()),
+        },
     }
+
+
+def _modalities(counts: Sequence[ModalityCount]) -> JsonObject:
+    """Audio and pictures, where there are any: they have prices of their own."""
+    found = {"audio_tokens": _of(counts, "AUDIO"), "image_tokens": _of(counts, "IMAGE")}
+    return {name: tokens for name, tokens in found.items() if tokens}
+
+
+def _of(counts: Sequence[ModalityCount] | None, modality: str) -> int:
+    return sum(count.token_count for count in counts or () if count.modality == modality)
 
 
 def _error(data: bytes | str) -> int:

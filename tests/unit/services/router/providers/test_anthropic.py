@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from infra.usage import canonical
 from schemas.anthropic.answers import ERROR_STATUS, EVENT, Message, Usage
 from schemas.base import JsonObject
 from schemas.control import Deployment
@@ -30,7 +31,6 @@ from services.router.providers.anthropic_answer import Chunks, chat_usage, compl
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
 from services.router.providers.failures import WordsOf, leads_to, openai_words
 from services.router.providers.http import Http
-from services.router.usage import canonical
 
 WIRE = Path("tests/recorded/wire/anthropic")
 SECRET = "CANARY.of.no.known.shape"

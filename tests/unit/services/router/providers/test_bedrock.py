@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import from_json
 
+from infra.usage import canonical
 from schemas.base import JsonObject
 from schemas.control import AwsSettings, Deployment
 from schemas.job import Api
@@ -20,7 +21,6 @@ from services.router.providers.base import DONE, ProviderFailure, ProviderReques
 from services.router.providers.bedrock import Bedrock
 from services.router.providers.failures import leads_to
 from services.router.providers.http import Http
-from services.router.usage import canonical
 from tests.mocks.bedrock import ACCESS_KEY, API_KEY, REGION, SECRET_KEY, Mishap, MockBedrock, mock_bedrock
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.usage import canonical
 from schemas.base import JsonObject
 from schemas.job import Api
 from services.router.answers import read_answer, read_event
@@ -17,7 +18,6 @@ from services.router.providers.base import DONE, Provider, ProviderFailure, Prov
 from services.router.providers.failures import leads_to
 from services.router.providers.gemini import Gemini
 from services.router.providers.http import Http
-from services.router.usage import canonical
 from tests.mocks.gemini import KEY, MockGemini
 from tests.unit.services.router.providers import gemini_cases
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
+from infra.usage import canonical
 from schemas.job import Api
 from services.router.answers import read_answer, read_event
 from services.router.providers.base import DONE, ProviderFailure
@@ -18,7 +19,6 @@ from services.router.providers.failures import leads_to, refused
 from services.router.providers.google.answers import Translation, chat_usage
 from services.router.providers.google.words import google_words
 from services.router.sse import EventSplitter
-from services.router.usage import canonical
 from tests.unit.services.router.providers.gemini_cases import asked, cases
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

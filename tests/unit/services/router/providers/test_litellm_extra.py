@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from pydantic_core import from_json, to_json
 
+from infra.usage import canonical
 from schemas.base import JsonObject
 from schemas.control import Deployment
 from schemas.job import Api
@@ -18,7 +19,6 @@ from services.router.answers import read_event
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
 from services.router.providers.failures import leads_to
 from services.router.providers.litellm import LiteLLM
-from services.router.usage import canonical
 
 KEY = "sk-tail-CANARY-1"
 CHAT: JsonObject = {"messages": [{"role": "user", "content": "see https://example.com"}], "temperature": 0.5}

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from infra.usage import canonical
 from schemas.base import JsonObject
 from schemas.control import VertexSettings
 from schemas.job import Api
 from services.router.providers.base import DONE, ProviderFailure, ProviderRequest
 from services.router.providers.http import Http
 from services.router.providers.vertex import Vertex
-from services.router.usage import canonical
 from tests.mocks.gemini import MockGemini
 from tests.unit.services.router.providers import gemini_cases
 
