@@ -29,7 +29,7 @@ maple night olive
 """
 WORDS: tuple[str, ...] = tuple(_VOCABULARY.split())
 _ENDINGS: tuple[Ending, ...] = ("hang", "cut", "garbage", "truncate", "error")
-_NUMBER = re.compile(r"-(retry|latency|slow|chunkms|words)-(\d{1,6})s?(?=-|$)")
+_NUMBER = re.compile(r"-(retry|latency|slow|chunkms|words|cached)-(\d{1,6})s?(?=-|$)")
 _STATUS = re.compile(r"-([45]\d\d)(?=-|$)")
 _CATEGORIES = (
     *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
@@ -115,6 +115,7 @@ class Behaviour:
     words: int = _USUAL_WORDS
     ending: Ending = "whole"
     usage: bool = True
+    cached: int = 0
 
 
 @lru_cache(maxsize=1024)
@@ -123,9 +124,9 @@ def parse_behaviour(name: str) -> Behaviour:
 
     Parts, in any order, joined by `-`: a status `400`..`599`; `retry-N` (seconds of retry-after; 429 has 1
     without it); `latency-N` (ms) or `slow-Ns`; `chunkms-N` (ms between the chunks of a stream); `words-N`;
-    `nousage`; and one ending: `hang` (never answers), `cut` (the connection closes half way), `garbage` (not
-    JSON), `truncate` (a clean end half way), `error` (an error object inside a 200). Other parts are just
-    part of the name.
+    `nousage`; `cached-N` (so many of the prompt's tokens, if it has them, came from a cache); and one ending: `hang`
+    (never answers), `cut` (the connection closes half way), `garbage` (not JSON), `truncate` (a clean end half way),
+    `error` (an error object inside a 200). Other parts are just part of the name.
     """
     if name.split("-", 1)[0] != "mock":
         return Behaviour()
@@ -143,6 +144,7 @@ def parse_behaviour(name: str) -> Behaviour:
         words=min(numbers.get("words", _USUAL_WORDS), _MAX_WORDS),
         ending=endings[0] if endings else "whole",
         usage="nousage" not in parts,
+        cached=numbers.get("cached", 0),
     )
 
 
@@ -172,6 +174,7 @@ class Answer:
     prompt_tokens: int
     words: Sequence[str]
     cut_by_limit: bool = False
+    cached_tokens: int = 0
 
     @property
     def finish_reason(self) -> str:
@@ -180,7 +183,9 @@ class Answer:
     def usage(self) -> str:
         """OpenAI's usage object as JSON text."""
         given = len(self.words)
-        return f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{given},"total_tokens":{self.prompt_tokens + given}}}'
+        cached = f',"prompt_tokens_details":{{"cached_tokens":{self.cached_tokens}}}' if self.cached_tokens else ""
+        total = self.prompt_tokens + given
+        return f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{given},"total_tokens":{total}{cached}}}'
 
 
 def chat_answer(request: ChatRequest, behaviour: Behaviour, answer_id: str, created: int) -> Answer:
@@ -188,7 +193,9 @@ def chat_answer(request: ChatRequest, behaviour: Behaviour, answer_id: str, crea
     prompt = request.prompt()
     limit = request.max_completion_tokens or request.max_tokens or _MAX_WORDS
     words = answer_words(prompt, min(behaviour.words, limit))
-    return Answer(answer_id, created, request.model, count_tokens(prompt), words, limit < behaviour.words)
+    tokens = count_tokens(prompt)
+    cached = min(behaviour.cached, tokens)
+    return Answer(answer_id, created, request.model, tokens, words, limit < behaviour.words, cached)
 
 
 def chat_body(answer: Answer, behaviour: Behaviour) -> bytes:

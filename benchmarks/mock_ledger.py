@@ -34,6 +34,7 @@ class Entry:
     status: int = 0
     outcome: Outcome = "running"
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     duration_ms: float = 0.0
 

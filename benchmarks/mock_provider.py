@@ -128,7 +128,8 @@ class MockProvider:
         if outcome == "client_gone":
             # The first piece of a stream is the role; of a whole body nothing was sent.
             entry.completion_tokens = min(entry.completion_tokens, max(0, pieces_sent - 1))
-            entry.prompt_tokens = entry.prompt_tokens if pieces_sent else 0
+            if not pieces_sent:
+                entry.prompt_tokens = entry.cached_tokens = 0
         self.ledger.close(entry, outcome)
 
     def reply(self, request: Request) -> Reply:
@@ -160,7 +161,7 @@ class MockProvider:
             return refusal(behaviour, entry)
         answer = chat_answer(chat, behaviour, entry.id, int(entry.at))
         half = chat.stream and behaviour.ending != "whole"
-        entry.prompt_tokens = answer.prompt_tokens
+        entry.prompt_tokens, entry.cached_tokens = answer.prompt_tokens, answer.cached_tokens
         entry.completion_tokens = len(answer.words) // (2 if half else 1)
         if not chat.stream:
             return json_reply(200, chat_body(answer, behaviour), behaviour, entry)

@@ -8,7 +8,7 @@ a plan, and builds that block. (HOUSE.md 3c; ClickHouse's own Kafka sink does th
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -24,12 +24,16 @@ def version(offset: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A block: every record of [first, until], both inclusive. Some offsets may hold none (markers, compaction)."""
+    """A block: every record of [first, until], both inclusive. Some offsets may hold none (markers, compaction).
+
+    `again`: somebody else may have begun to write it, and died.
+    """
 
     topic: str
     partition: int
     first: int
     until: int
+    again: bool = field(default=False, compare=False)
 
     @property
     def token(self) -> str:
@@ -88,7 +92,7 @@ class Blocks(Generic[Row]):
         until = parse_metadata(metadata)
         if until is not None and until < committed:
             raise ValueError(f"a plan can't end at {until}, before its first offset {committed}")
-        self._plan = None if until is None else self._planned(until)
+        self._plan = None if until is None else replace(self._planned(until), again=True)
         self._written_down = self._plan is not None
         self._inserted = False
 

@@ -168,17 +168,20 @@ class ClickHouse:
         return await _in_thread(self._threads, call)
 
 
-async def open_clickhouse(url: str) -> ClickHouse:
-    """Connect to `http[s]://[user:password@]host:port`. Raises ClickHouseUnavailable or ClickHouseRejected."""
+async def open_clickhouse(url: str, settings: Mapping[str, str] | None = None) -> ClickHouse:
+    """Connect to `http[s]://[user:password@]host:port`; `settings` go with each statement.
+
+    Raises ClickHouseUnavailable or ClickHouseRejected.
+    """
     threads = ThreadPoolExecutor(CALLS_AT_ONCE, "clickhouse")
     try:
-        return ClickHouse(await _in_thread(threads, lambda: _connect(url)), threads)
+        return ClickHouse(await _in_thread(threads, lambda: _connect(url, settings or {})), threads)
     except BaseException:
         threads.shutdown(wait=False, cancel_futures=True)
         raise
 
 
-def _connect(url: str) -> _Driver:
+def _connect(url: str, settings: Mapping[str, str]) -> _Driver:
     parts = urlsplit(url)
     driver = clickhouse_connect.get_client(  # pyright: ignore[reportUnknownMemberType]
         interface=parts.scheme,
@@ -194,6 +197,7 @@ def _connect(url: str) -> _Driver:
         compress=False,
         tz_mode="aware",
         dedicated_pool=True,
+        settings=dict(settings),
     )
     return cast(_Driver, driver)
 

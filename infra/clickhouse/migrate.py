@@ -7,11 +7,13 @@ processes may migrate at once, and one that dies half way is simply repeated.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final, cast
 
 from infra.clickhouse.client import ClickHouse
+from infra.clickhouse.cluster import Cluster
 
 LEDGER: Final = 0
 """Number of the file that makes the record itself; run each time."""
@@ -53,19 +55,21 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.number))
 
 
-async def migrate(clickhouse: ClickHouse) -> tuple[str, ...]:
+async def migrate(clickhouse: ClickHouse, cluster: Cluster | None = None) -> tuple[str, ...]:
     """Bring the database `sluice` up to date; gives the names of what was applied now, none when nothing was to do.
 
+    With a `cluster` the statements are rewritten for it; what is recorded, and compared, is the files.
     Raises MigrationError, ClickHouseUnavailable or ClickHouseRejected; it may be called again after each.
     """
     ledger, *rest = migrations()
-    await _apply(clickhouse, ledger)
+    await _run(clickhouse, rewritten(ledger, cluster))
     known = await _known(clickhouse)
     applied: list[str] = []
     for migration in rest:
         recorded = known.get(migration.number)
+        statements = rewritten(migration, cluster)
         if recorded is None:
-            await _apply(clickhouse, migration)
+            await _run(clickhouse, statements)
             await _record(clickhouse, migration)
             applied.append(migration.name)
         elif recorded != migration.sha256:
@@ -80,8 +84,15 @@ async def _known(clickhouse: ClickHouse) -> dict[int, str]:
     return {cast(int, row["number"]): cast(str, row["sha256"]) for row in rows}
 
 
-async def _apply(clickhouse: ClickHouse, migration: Migration) -> None:
-    for statement in migration.statements:
+def rewritten(migration: Migration, cluster: Cluster | None) -> Sequence[str]:
+    """The statements as they are run. A cluster has to see them all, in order: it learns from them what is spread."""
+    if cluster is None:
+        return migration.statements
+    return [one for statement in migration.statements for one in cluster.statements(statement)]
+
+
+async def _run(clickhouse: ClickHouse, statements: Sequence[str]) -> None:
+    for statement in statements:
         await clickhouse.command(statement)
 
 

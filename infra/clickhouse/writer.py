@@ -1,12 +1,15 @@
 """Puts a planned block into its tables, however long ClickHouse is away.
 
 Nothing is dropped here: while ClickHouse is unavailable the block is tried again, and whoever feeds the writer reads no
-further from Kafka meanwhile, which is the buffer (RELIABILITY.md, G5). Tokens make each try after the first harmless.
+further from Kafka meanwhile, which is the buffer (RELIABILITY.md, G5). A token makes a block that is sent twice count once; but
+ClickHouse notes it before the rows are safe, so who is killed in between would drop the block for ever (seen in tests). Hence
+whatever may have been begun before goes by a token of its own: rows that are there already are replaced by themselves.
 """
 
 import asyncio
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
@@ -51,14 +54,16 @@ class BlockWriter:
         """
         for table, columns in tables.items():
             if any(columns.values()):
-                await self._insert(table, columns, plan.token)
+                await self._insert(table, columns, plan)
 
-    async def _insert(self, table: str, columns: Columns, token: str) -> None:
-        wait_s = FIRST_WAIT_S
+    async def _insert(self, table: str, columns: Columns, plan: Plan) -> None:
+        wait_s, token = FIRST_WAIT_S, plan.token
+        is_new = not plan.again
         while True:
             try:
-                await self._clickhouse.insert(table, columns, token)
+                await self._clickhouse.insert(table, columns, token if is_new else f"{token}:{secrets.token_hex(4)}")
             except ClickHouseUnavailable as error:
+                is_new = False
                 self._fails(table, token, error)
                 await self._sleep(wait_s * (0.5 + self._jitter() / 2))
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)

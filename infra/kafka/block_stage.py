@@ -152,6 +152,10 @@ class BlockStage(Generic[Row]):
             return f"{self.name}: its loop has ended"
         return None
 
+    def has(self, partition: Partition) -> bool:
+        """Whether the partition is ours now, as far as we know: of all members at most one for long."""
+        return partition in self._ways
+
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, writes away what is here within `grace_s`. The rest is read again by whoever comes next."""
         self._draining = True

@@ -7,8 +7,8 @@ from schemas.attempt import Attempt
 from schemas.completion import Completion
 from schemas.ids import accepted_ms
 
-BLOCK_ROWS: Final = 2_000
-BLOCK_BYTES: Final = 8 * 1024 * 1024
+BLOCK_ROWS: Final = 5_000
+BLOCK_BYTES: Final = 16 * 1024 * 1024
 BLOCK_AGE_S: Final = 0.8
 """A block costs ClickHouse 20 ms, however few its rows, and a completion is to be seen within one second and a half."""
 

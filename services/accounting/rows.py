@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+from infra.budgets import counted_ms
 from infra.clickhouse.blocks import version
 from infra.clickhouse.client import Columns
 from schemas.attempt import Attempt
 from schemas.completion import Completion
+from schemas.job import Caller
 from schemas.usage import Usage
 from services.accounting.policy import job_ms
 
@@ -32,10 +34,13 @@ class Bill:
     attempts: tuple[Row, ...]
 
 
-def bill(completion: Completion, offset: int) -> Bill:
+def bill(completion: Completion, offset: int, partition: int = 0) -> Bill:
     """The rows of the completion at `offset` of its partition. Of two rows of a job, or of a call, the earlier counts."""
-    calls = tuple(_attempt_row(completion, attempt, offset) for attempt in completion.attempts)
-    return Bill(_usage_row(completion, offset), calls)
+    counted = counted_ms(completion.lane, completion.accepted_ms, completion.steps)
+    place = {"partition": partition}
+    payer = place | _payer(completion.caller) | {"counted": counted}
+    calls = tuple(_attempt_row(completion, attempt, offset) | payer for attempt in completion.attempts)
+    return Bill({**_usage_row(completion, offset), **place}, calls)
 
 
 def tables(bills: Sequence[Bill]) -> dict[str, Columns]:
@@ -93,10 +98,13 @@ def _usage_row(completion: Completion, offset: int) -> Row:
         "cache_write_1h_tokens": _usage(completion).cache_write_1h_tokens,
         "route": completion.route,
         "shadow_of": completion.shadow_of,
+        "guard_version": verdict.version if verdict else "",
+        **_rarer(_usage(completion)),
+        "margin_usd": _nano(sum((attempt.margin_usd for attempt in completion.attempts), Decimal(0))),
     }
 
 
-def _attempt_row(completion: Completion, attempt: Attempt, offset: int) -> Row:
+def _attempt_row(completion: Completion, attempt: Attempt, offset: int) -> dict[str, object]:
     return {
         "attempt_id": attempt.id,
         "job_id": completion.job_id,
@@ -122,6 +130,20 @@ def _attempt_row(completion: Completion, attempt: Attempt, offset: int) -> Row:
         "cache_write_1h_tokens": attempt.usage.cache_write_1h_tokens,
         "alias": attempt.model,
         "hedge": attempt.hedge,
+        **_rarer(attempt.usage),
+        "margin_usd": _nano(attempt.margin_usd),
+        "price_version": attempt.price_version,
+        "service_tier": attempt.service_tier,
+    }
+
+
+def _payer(caller: Caller) -> dict[str, object]:
+    return {
+        "organization": caller.organization,
+        "project": caller.project,
+        "environment": caller.environment,
+        "key_id": caller.key_id,
+        "user": caller.user,
     }
 
 
@@ -139,6 +161,22 @@ def _tokens(usage: Usage) -> Row:
         "completion_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "usage_source": usage.source,
+    }
+
+
+def _rarer(usage: Usage) -> Row:
+    """What is no text, and what is charged by the call."""
+    return {
+        "input_audio_tokens": usage.input_audio_tokens,
+        "input_image_tokens": usage.input_image_tokens,
+        "cached_audio_tokens": usage.cache_read_audio_tokens,
+        "output_audio_tokens": usage.output_audio_tokens,
+        "output_image_tokens": usage.output_image_tokens,
+        "rejected_prediction_tokens": usage.rejected_prediction_tokens,
+        "web_searches": usage.web_searches,
+        "storage_searches": usage.storage_searches,
+        "code_executions": usage.code_executions,
+        "audio_ms": usage.audio_ms,
     }
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from infra.alerts import Alerts
 from infra.clickhouse.client import ClickHouse, ClickHouseError, open_clickhouse
+from infra.clickhouse.writer import BlockWriter
 from infra.clock import new_id, now_ms
 from infra.embedded.parts import start_clickhouse
 from infra.embedded.ports import choose_ports
@@ -24,9 +26,11 @@ from infra.embedded.stack import Stack
 from infra.events import Acts
 from infra.kafka.log import Mark, Outgoing, Partition
 from infra.platform import Platform, open_platform
+from infra.redis import adjustments
+from infra.redis.ledger import Spent
 from infra.settings import Settings
 from schemas.completion import Completion
-from schemas.control import Project
+from schemas.control import Organization, Project
 from schemas.event import Author
 from schemas.ids import attempt_id
 from schemas.job import Labels
@@ -34,7 +38,9 @@ from schemas.policy import Policy
 from schemas.topics import COMPLETIONS, DEAD
 from schemas.usage import Usage
 from services.accounting.app import build
+from services.accounting.handler import Accounting
 from services.accounting.policy import MOST_MS, MOST_USD, flaw
+from services.accounting.reconciliation import Reconciliation
 from tests.unit.services.accounting.examples import attempt, completion
 
 ROOT = Path(__file__).parents[2]
@@ -293,7 +299,7 @@ async def test_a_service_that_dies_with_a_block_on_its_way_bills_each_job_once(
     await until(lambda: settled(platform))
     assert await life.stop() == 0
     sums = "SELECT count() AS n, sum(cost_usd) AS usd FROM sluice.{} WHERE team = {{team:String}}"
-    for table, rows in (("usage_log", 1000), ("usage", 1000), ("attempts_log", 1500), ("attempts", 1500)):
+    for table, rows in (("usage", 1000), ("attempts", 1500)):
         assert await books.ask(clickhouse, sums.format(table), "killed") == {"n": rows, "usd": 1500 * Decimal("0.000000123")}
 
 
@@ -306,7 +312,7 @@ async def test_the_books_survive_an_absence_of_clickhouse(platform: Platform, cl
         await publish(platform, facts[100:])
         await books.start()
         await has(clickhouse, "usage", "away", 400)
-    assert await count(clickhouse, "usage_log", "away") == 400
+    assert await count(clickhouse, "usage", "away") == 400
 
 
 async def test_every_version_is_kept_also_of_what_changed_while_nobody_looked(
@@ -369,3 +375,57 @@ async def test_it_can_be_drained_and_stopped_without_having_been_started(platfor
     assert service.not_ready()
     await service.drain()
     await service.stop()
+
+
+async def test_what_differs_is_found_and_healed(platform: Platform, clickhouse: ClickHouse, books: Books) -> None:
+    """A completion that comes again after a restart, a counter that was changed by hand, rows that are gone."""
+    organization = "reconciled"
+    await platform.control.write(Organization(id="org_r", name=organization))
+    facts = [job("again", Decimal("0.25"), calls=2), *(job("again", Decimal("0.000000007")) for _ in range(20))]
+    facts = [fact.model_copy(update={"caller": fact.caller.model_copy(update={"organization": organization})}) for fact in facts]
+    counters = [f"spend:{scope}:total" for scope in (f"organization/{organization}", "team/again")]
+    expected = (500_000_140, 22 * 150)
+    alerts = Alerts(platform.kafka, platform.clock, "test")
+    accounts = Accounting(platform.post("test"), platform.files, BlockWriter(clickhouse))
+    reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
+
+    async def spent() -> set[tuple[int, int]]:
+        return set((await adjustments.standing(platform.redis, range(8), counters)).spent.values())
+
+    async def compared() -> dict[str, tuple[int, int]]:
+        """Of the organization, once everything is settled."""
+        await until(lambda: settled(platform))
+        found = await reconciliation.round()
+        return {key: (one.usd_nano, one.tokens) for key, one in found.items() if key in counters}
+
+    async with accounting(platform):
+        await publish(platform, facts)
+        await until(lambda: counted(spent, expected))
+        assert await compared() == {}
+    async with accounting(platform):
+        await publish(platform, facts[:1])
+        await until(lambda: counted(spent, (1_000_000_140, 24 * 150)))
+        assert await compared() == dict.fromkeys(counters, (-500_000_000, -300))
+        assert await spent() == {expected}
+        await clickhouse.command(f"DELETE FROM sluice.usage_log WHERE job_id = '{facts[3].job_id}'")
+        await clickhouse.command(f"DELETE FROM sluice.attempts_log WHERE job_id = '{facts[4].job_id}'")
+        state = (await adjustments.standing(platform.redis, [0])).state
+        assert await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7)))
+        assert not await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7))), "not twice"
+        reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
+        assert await compared() == dict.fromkeys(counters, (-5, 7))
+        assert await spent() == {expected}
+        assert await compared() == {}
+    assert await count(clickhouse, "usage", "again") == 21
+    assert await count(clickhouse, "attempts", "again") == 22
+    noted = await clickhouse.query(
+        "SELECT usd, tokens, made FROM sluice.adjustments WHERE counter = {counter:String} ORDER BY ts", {"counter": counters[0]}
+    )
+    assert noted == [
+        {"usd": Decimal("-0.5"), "tokens": -300, "made": True},
+        {"usd": Decimal("-0.000000005"), "tokens": 7, "made": True},
+    ]
+
+
+async def counted(spent: Callable[[], Awaitable[set[tuple[int, int]]]], expected: tuple[int, int]) -> bool:
+    return await spent() == {expected}

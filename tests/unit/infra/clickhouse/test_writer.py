@@ -1,6 +1,7 @@
 """The writer outlasts an absence of ClickHouse and drops nothing."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -52,9 +53,17 @@ async def test_it_tries_until_clickhouse_is_back_and_waits_longer_each_time() ->
     table, naps = Table([ClickHouseUnavailable("away")] * 9), Naps()
     writer = BlockWriter(table, sleep=naps, jitter=lambda: 1.0)
     await writer.write(PLAN, {"usage_log": USAGE})
-    assert table.stored == [("usage_log", PLAN.token)]
+    ((_, token),) = table.stored
+    assert token.startswith(f"{PLAN.token}:"), "ClickHouse may have noted the token, and lost the rows"
     assert naps.waits_s == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
     assert writer.failing is None
+
+
+async def test_what_somebody_else_may_have_begun_goes_by_a_token_of_its_own() -> None:
+    table = Table([])
+    for _ in range(2):
+        await BlockWriter(table).write(replace(PLAN, again=True), {"usage_log": USAGE})
+    assert len({PLAN.token, *(token for _, token in table.stored)}) == 3
 
 
 async def test_it_says_that_it_fails_and_can_be_cancelled() -> None:
