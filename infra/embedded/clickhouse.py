@@ -4,8 +4,9 @@
 
 Services and an analyst's tools speak plain ClickHouse HTTP to it and cannot tell it from a server. Each request gets a
 fresh handle of the one engine, so its settings end with it, as HTTP has it. What differs from a server: sessions are
-accepted and forgotten (no temporary tables across requests), there are no users, answers are never compressed and
-are built in memory (at most MAX_RESULT_BYTES), and files with external data are refused.
+accepted and forgotten (no temporary tables across requests); users are `default` and `sluice`, with all rights, and the
+analysts whom accounting writes into a table; answers are built in memory (at most MAX_RESULT_BYTES), and files with external
+data are refused.
 """
 
 import argparse
@@ -23,8 +24,13 @@ from typing import Final, Protocol, cast
 
 from aiohttp import web
 
+from infra.clickhouse.access import Grant
+from infra.embedded.clickhouse_answers import COMPRESSORS, WORTH_BYTES, encoding
 from infra.embedded.clickhouse_bodies import Bodies
-from infra.embedded.clickhouse_engine import Answer, Engine, EngineError, Statement, refusal
+from infra.embedded.clickhouse_engine import Answer, Engine, Statement
+from infra.embedded.clickhouse_errors import EngineError, refusal
+from infra.embedded.clickhouse_users import Users
+from infra.settings import Settings
 
 MAX_FORM_BYTES: Final = 8 * 2**20
 READERS: Final = 6
@@ -93,8 +99,10 @@ class Server:
     Reading and writing have queues of their own, so that an analyst's slow queries don't keep the books waiting.
     """
 
-    def __init__(self, engine: Runs) -> None:
+    def __init__(self, engine: Runs, password: str = "", *, default: bool = True) -> None:
+        """`password` and `default`: as Users has them."""
         self._engine = engine
+        self._users = Users(self._ask, password, default=default)
         self._pool = ThreadPoolExecutor(READERS + WRITERS, "engine")
         self._readers = asyncio.Semaphore(READERS)
         self._writers = asyncio.Semaphore(WRITERS)
@@ -121,9 +129,18 @@ class Server:
             return await _ok(request)
         query_id = request.query.get("query_id") or str(uuid.uuid4())
         try:
-            async with self._admitted(), self._bodies.read(request) as body:
-                statement = await _statement(request, body)
-                return _success(statement, await self._run(statement), query_id)
+            async with self._admitted():
+                grant = await self._users.login(request.query, request.headers)
+                async with self._users.within_limits(grant), self._bodies.read(request) as body:
+                    statement = await _statement(request, body, grant)
+                    answer = await self._run(statement)
+                    coding = encoding(
+                        request.query.get("enable_http_compression", ""), request.headers.get("Accept-Encoding", "")
+                    )
+                    if coding and len(answer.body) >= WORTH_BYTES:
+                        squeezed = await asyncio.to_thread(COMPRESSORS[coding], answer.body)
+                        return _success(statement, Answer(squeezed, answer.summary), query_id, coding)
+                    return _success(statement, answer, query_id)
         except EngineError as error:
             return _failure(error, query_id)
 
@@ -136,6 +153,9 @@ class Server:
             yield
         finally:
             self._requests -= 1
+
+    async def _ask(self, sql: str) -> bytes:
+        return (await self._run(Statement(sql.encode(), "", "TabSeparated", {}, {}))).body
 
     async def _run(self, statement: Statement) -> Answer:
         async with self._writers if statement.verb == "INSERT" else self._readers:
@@ -157,18 +177,21 @@ async def _refuse_browsers(request: web.Request, handler: Handler) -> web.Stream
     return await handler(request)
 
 
-async def _statement(request: web.Request, body: bytes) -> Statement:
+async def _statement(request: web.Request, body: bytes, grant: Grant | None) -> Statement:
     words = dict(request.query) | await _form(request)
     if "1" in (words.get("compress"), words.get("decompress")):
-        raise refusal(48, "ClickHouse's own compression of HTTP bodies is not supported", "NOT_IMPLEMENTED")
+        why = "ClickHouse's own compression is not supported here: switch it off in the client (JDBC: compress=false)"
+        raise refusal(48, why, "NOT_IMPLEMENTED")
     headers = request.headers
+    kept = TRANSPORT if grant is None else TRANSPORT - {"readonly"}
     return Statement(
         sql=b"\n".join(part for part in (words.get("query", "").encode(), body) if part),
         database=words.get("database") or headers.get("X-ClickHouse-Database", ""),
         default_format=words.get("default_format") or headers.get("X-ClickHouse-Format", "TabSeparated"),
-        settings={name: word for name, word in words.items() if name not in TRANSPORT and not _is_param(name)},
+        settings={name: word for name, word in words.items() if name not in kept and not _is_param(name)},
         params={name.removeprefix("param_"): word for name, word in words.items() if _is_param(name)},
         readonly=_readonly(words.get("readonly", "0"), request.method),
+        grant=grant,
     )
 
 
@@ -197,8 +220,10 @@ async def _form(request: web.Request) -> dict[str, str]:
     return plain
 
 
-def _success(statement: Statement, answer: Answer, query_id: str) -> web.Response:
+def _success(statement: Statement, answer: Answer, query_id: str, coding: str = "") -> web.Response:
     headers = _headers(query_id) | {"X-ClickHouse-Summary": json.dumps(answer.summary)}
+    if coding:
+        headers["Content-Encoding"] = coding
     content_type = "text/plain; charset=UTF-8"
     if statement.format is not None:
         headers["X-ClickHouse-Format"] = statement.format
@@ -224,22 +249,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", type=Path, required=True, help="folder of the data")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--password-file", type=Path, help="with the password of the user sluice")
     words = parser.parse_args()
-    path, port = cast(Path, words.path), cast(int, words.port)
+    path, port, file = cast(Path, words.path), cast(int, words.port), cast("Path | None", words.password_file)
     try:
         engine = Engine(path)
     except BlockingIOError:
         parser.exit(1, f"{path} is open in another process. Stop that first.\n")
-    if asyncio.run(_serve(engine, port)):
+    server = Server(engine, file.read_text().strip() if file else "", default=Settings().clickhouse_default_user)
+    if asyncio.run(_serve(server, port)):
         engine.close()
     else:
         # A query can't be stopped, and would keep us alive; the engine takes it like a kill -9, which it survives.
         os._exit(0)
 
 
-async def _serve(engine: Engine, port: int) -> bool:
+async def _serve(server: Server, port: int) -> bool:
     """Until a signal; then whether nothing runs any more."""
-    server = Server(engine)
     runner = web.AppRunner(server.app(), access_log=None, auto_decompress=False, shutdown_timeout=DRAIN_S)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,7 +15,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from infra.embedded.clickhouse_engine import refusal
+from infra.embedded.clickhouse_errors import refusal
 
 MAX_BODY_BYTES: Final = 256 * 2**20
 MAX_BODIES_BYTES: Final = 2 * MAX_BODY_BYTES

@@ -5,11 +5,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import chdb
+
+from infra.clickhouse.access import Grant
+from infra.embedded.clickhouse_access import CARRIER, carried, check, settings_of, write_config
+from infra.embedded.clickhouse_errors import EngineError, refusal
 
 MAX_RESULT_BYTES: Final = 256 * 2**20
 
@@ -34,11 +38,6 @@ Logs and profilers are off: nobody here reads what they find.
 """
 
 READS: Final = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
-BAD_REQUEST: Final = frozenset({6, 7, 26, 27, 33, 38, 41, 53, 62, 69, 70, 72, 89, 117, 271, 386, 456, 457})
-NOT_FOUND: Final = frozenset({16, 46, 47, 50, 56, 60, 73, 81, 115})
-STATUS: Final = {48: 501, 164: 403, 202: 503, 209: 408, 307: 413, 344: 501, 358: 403}
-"""ClickHouse's error codes, as far as they are not 500."""
-
 _FIRST_WORD = re.compile(rb"(?:\s|\(|--[^\n]*(?:\n|$)|#[! ][^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
 _LAST_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
 _QUOTED = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
@@ -80,26 +79,12 @@ class _Handle(Protocol):
     def close(self) -> None: ...
 
 
-class EngineError(Exception):
-    """ClickHouse refused or failed. `code` is ClickHouse's own; the message is for the client."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    @property
-    def http_status(self) -> int:
-        """As ClickHouse answers: 4xx when the client is to blame, else 500; 503 when trying again helps."""
-        if self.code in BAD_REQUEST:
-            return 400
-        return 404 if self.code in NOT_FOUND else STATUS.get(self.code, 500)
-
-
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One request: SQL (with the rows of an INSERT behind it, in whatever format it names) and all that goes with it.
 
-    `readonly` has ClickHouse's meaning: 0 all, 1 only reading, 2 reading and settings.
+    `readonly` has ClickHouse's meaning: 0 all, 1 only reading, 2 reading and settings. `grant`: the analyst who asks; None: a
+    user with all rights.
     """
 
     sql: bytes
@@ -108,6 +93,7 @@ class Statement:
     settings: Mapping[str, str]
     params: Mapping[str, str]
     readonly: int = 0
+    grant: Grant | None = None
 
     @property
     def verb(self) -> str:
@@ -141,7 +127,9 @@ class Engine:
         self._lock = os.open(path / "sluice.lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = str(path.resolve())
-        self._anchor = self._open()
+        self._anchor = self._open(f"?config-file={write_config(path.resolve())}")
+        listed = self._anchor.query("SELECT lower(name) FROM system.table_functions", "TabSeparatedRaw").bytes()
+        self._table_functions = frozenset(listed.decode().split())
 
     def run(self, statement: Statement) -> Answer:
         """Raises EngineError."""
@@ -149,9 +137,12 @@ class Engine:
             raise refusal(62, "Syntax error: Empty query", "SYNTAX_ERROR")
         handle = self._open()
         try:
-            if statement.readonly:
-                _insist_on_reading(handle, statement)
-            _prepare(handle, statement)
+            if statement.grant is not None:
+                statement = self._restricted(handle, statement, statement.grant)
+            else:
+                if statement.readonly:
+                    _insist_on_reading(handle, statement)
+                _prepare(handle, statement, statement.settings)
             return _insert(handle, statement) or _query(handle, statement)
         except RuntimeError as error:
             raise _engine_error(error) from error
@@ -163,14 +154,28 @@ class Engine:
         self._anchor.close()
         os.close(self._lock)
 
-    def _open(self) -> _Handle:
-        return cast(_Handle, cast("Any", chdb).connect(self._path))
+    def _open(self, options: str = "") -> _Handle:
+        return cast(_Handle, cast("Any", chdb).connect(self._path + options))
+
+    def _restricted(self, handle: _Handle, statement: Statement, grant: Grant) -> Statement:
+        """The statement as the engine writes it, which is what was looked at; the handle is the analyst's from here on."""
+        settings = settings_of(statement.settings)
+        if statement.database not in ("", "default", "sluice"):
+            raise refusal(497, "Not enough privileges: analysts ask the database sluice", "ACCESS_DENIED")
+        canonical = _canonical(handle, statement)
+        _prepare(handle, replace(statement, readonly=0), {**settings, CARRIER: carried(grant)})
+        handle.query("SET ROLE analyst")
+        handle.query("SET readonly = 1")
+        bare = _LAST_FORMAT.sub(b"", canonical.encode()).decode()
+        tree = handle.query(f"EXPLAIN AST {bare}", "TabSeparatedRaw", statement.params).bytes().decode()
+        check(canonical, tree, self._table_functions)
+        return replace(statement, sql=canonical.encode())
 
 
-def _prepare(handle: _Handle, statement: Statement) -> None:
+def _prepare(handle: _Handle, statement: Statement, settings: Mapping[str, str]) -> None:
     if statement.database:
         handle.query(f"USE {_identifier(statement.database)}")
-    words = [f"{_checked(name)} = {_literal(value)}" for name, value in {**DEFAULTS, **statement.settings}.items()]
+    words = [f"{_checked(name)} = {_literal(value)}" for name, value in {**DEFAULTS, **settings}.items()]
     handle.query("SET " + ", ".join(words))
     if statement.readonly:
         handle.query(f"SET readonly = {statement.readonly}")
@@ -180,11 +185,16 @@ def _insist_on_reading(handle: _Handle, statement: Statement) -> None:
     """chDB's readonly lets INTO OUTFILE and KILL through: clickhouse-local has reasons for that, a server none."""
     if statement.verb not in READS:
         raise refusal(164, "Cannot execute query in readonly mode", "READONLY")
+    if b"OUTFILE" in _QUOTED.sub(b"''", _canonical(handle, statement).encode()).upper().split():
+        raise refusal(358, "INTO OUTFILE is not allowed", "INTO_OUTFILE_NOT_ALLOWED")
+
+
+def _canonical(handle: _Handle, statement: Statement) -> str:
+    """The one statement that it is, without comments. Raises RuntimeError for several."""
     text = statement.sql.decode(errors="replace")
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\0", "\\0")
     plain = handle.query("SELECT formatQuerySingleLine({sql:String})", "TabSeparatedRaw", {"sql": escaped}).bytes()
-    if b"OUTFILE" in _QUOTED.sub(b"''", plain).upper().split():
-        raise refusal(358, "INTO OUTFILE is not allowed", "INTO_OUTFILE_NOT_ALLOWED")
+    return plain.decode().removesuffix("\n")
 
 
 def _query(handle: _Handle, statement: Statement) -> Answer:
@@ -252,11 +262,6 @@ def _engine_error(error: RuntimeError) -> EngineError:
     text = str(error)
     found = _CODE.search(text)
     return EngineError(int(found[1]) if found else 1002, text[found.start() :] if found else text)
-
-
-def refusal(code: int, message: str, name: str) -> EngineError:
-    """An error in the engine's own words."""
-    return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
 
 
 def _checked(setting: str) -> str:

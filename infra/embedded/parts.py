@@ -10,6 +10,7 @@ from infra.embedded.kafka import start_kafka
 from infra.embedded.probe import ask
 from infra.embedded.process import Child, launch, log_path
 from infra.embedded.redis import start_redis
+from infra.secret_files import clickhouse_password, password_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ async def start_clickhouse(data_dir: Path, port: int) -> Child:
     Raises PartFailed.
     """
     path = (data_dir / "clickhouse").absolute()
+    clickhouse_password(data_dir)
     words = ["-m", "infra.embedded.clickhouse", "--path", str(path), "--port", str(port)]
+    words += ["--password-file", str(password_file(data_dir).absolute())]
     root = Path(infra.__file__).parents[1]
     child = Child("clickhouse", [sys.executable, *words], log=log_path(data_dir, "clickhouse"), cwd=root)
     return await launch(child, lambda: _pings(port))

@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.embedded.parts import PARTS, Part
 from infra.embedded.ports import choose_ports
 from infra.embedded.process import Child, PartFailed, hold
+from infra.secret_files import SERVICE, clickhouse_password
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ class Stack:
     def clickhouse(self) -> str:
         """http://host:port"""
         return self._address("clickhouse")
+
+    @property
+    def clickhouse_for_services(self) -> str:
+        """http://sluice:password@host:port"""
+        return self.clickhouse.replace("://", f"://{SERVICE}:{clickhouse_password(self._data_dir)}@", 1)
 
     @property
     def pids(self) -> dict[str, int]:

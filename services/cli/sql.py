@@ -21,6 +21,15 @@ EXACT = {
 _NUMBERS = ("Int", "UInt", "Float", "Decimal", "Nullable(Int", "Nullable(UInt", "Nullable(Float", "Nullable(Decimal")
 
 
+_READONLY = "164"
+_ADVICE = {
+    "516": "\nCheck user and password in SLUICE_CLICKHOUSE (http://user:password@host:port).",
+    "497": "\nAn analyst reads the tables of docs/analysts.md, and only its organization's rows.",
+    "60": '\n`sluice sql "SHOW TABLES"` lists what there is.',
+}
+"""What to do, by ClickHouse's code."""
+
+
 class _Column(TypedDict):
     name: str
     type: str
@@ -54,12 +63,24 @@ def ask(url: str, query: str, default_format: str) -> httpx.Response:
     try:
         with open_http(url, {}) as http:
             response = http.post("/", params=params, content=query.encode(), timeout=TIMEOUT_S)
+            if _reads_only_already(response):
+                del params["readonly"]
+                response = http.post("/", params=params, content=query.encode(), timeout=TIMEOUT_S)
     except httpx.TransportError as error:
         where = urlsplit(url).netloc.rpartition("@")[2]
         raise Failed(f"ClickHouse at {where} doesn't answer ({describe(error)}). `sluice doctor` says more.") from error
     if response.is_error:
-        raise Failed(response.text.strip() or f"ClickHouse answered with status {response.status_code}")
+        raise Failed((response.text.strip() or f"ClickHouse answered with status {response.status_code}") + _advice(response))
     return response
+
+
+def _advice(response: httpx.Response) -> str:
+    return _ADVICE.get(response.headers.get("x-clickhouse-exception-code", ""), "")
+
+
+def _reads_only_already(response: httpx.Response) -> bool:
+    """A server takes it ill when a user that may only read asks to be allowed no more than that."""
+    return response.headers.get("x-clickhouse-exception-code") == _READONLY and "'readonly'" in response.text
 
 
 def _show(answer: _Compact) -> None:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from infra.embedded.clickhouse_bodies import DECOMPRESSORS
 from infra.embedded.parts import start_clickhouse
 from infra.embedded.ports import choose_ports
 
@@ -219,3 +220,48 @@ async def test_many_queries_at_once(port: int) -> None:
             *(client.post("/", content=f"SELECT sum(number) + {n} FROM numbers(100000)") for n in range(60))
         )
     assert [int(answer.text) for answer in answers] == [4_999_950_000 + n for n in range(60)]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "lz4", "br, gzip;q=0.5", "identity", "gzip;q=0", ""])
+def test_an_answer_is_compressed_as_the_client_asks(http: httpx.Client, coding: str) -> None:
+    params = {"enable_http_compression": "1"}
+    with http.stream(
+        "POST", "/", params=params, content="SELECT * FROM numbers(9999)", headers={"Accept-Encoding": coding}
+    ) as got:
+        raw = b"".join(got.iter_raw())
+    found = got.headers.get("Content-Encoding", "")
+    assert found == {"br, gzip;q=0.5": "gzip", "identity": "", "gzip;q=0": ""}.get(coding, coding)
+    plain = DECOMPRESSORS[found]().decompress(raw, 2**20) if found else raw
+    assert plain == b"".join(b"%d\n" % number for number in range(9999))
+
+
+CLIENTS: dict[str, tuple[str, dict[str, str]]] = {
+    "clickhouse-connect": ("SELECT version(), timezone()", {"client_protocol_version": "54405", "wait_end_of_query": "1"}),
+    "settings": ("SELECT name, value, readonly as readonly FROM system.settings LIMIT 10000", {"default_format": "JSONCompact"}),
+    "clickhouse-go": ("SELECT displayName(), version(), revision(), timezone()", {"default_format": "Native", "session_id": "s"}),
+    "jdbc v2": (
+        "SELECT currentUser() AS user, timezone() AS timezone, version() AS version LIMIT 1",
+        {"default_format": "RowBinaryWithNamesAndTypes", "session_timezone": "UTC", "query_id": "x"},
+    ),
+    "jdbc, databases": ("SELECT name AS TABLE_SCHEM, '' AS TABLE_CATALOG FROM system.databases ORDER BY name", {}),
+    "jdbc, tables": ("SELECT t.database, t.name, t.engine, t.comment FROM system.tables t WHERE t.name LIKE '%'", {}),
+    "jdbc, columns": ("SELECT database, table, name, type, position FROM system.columns WHERE table = 'one'", {}),
+    "dbeaver": ("SELECT name, engine FROM system.databases", {"max_result_rows": "200", "result_overflow_mode": "break"}),
+    "dbeaver, engines": ("SELECT name FROM system.table_engines", {}),
+    "grafana, databases": ("SHOW DATABASES", {"default_format": "JSON"}),
+    "grafana, tables": ("SHOW TABLES FROM system", {"max_execution_time": "60"}),
+    "grafana, columns": ("DESC TABLE system.one", {"default_format": "JSONCompact"}),
+    "grafana, health": ("SELECT 1", {"default_format": "Native"}),
+    "grafana, functions": ("SELECT name FROM system.functions", {}),
+    "types": ("SELECT name FROM system.data_type_families", {}),
+}
+"""What clients ask when they connect, from their public sources."""
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_clients_ask_on_connecting_is_answered(http: httpx.Client, client: str, method: str) -> None:
+    sql, params = CLIENTS[client]
+    answer = http.request(method, "/", params=params | {"query": sql})
+    assert answer.status_code == 200, answer.text
+    assert answer.content
