@@ -6,66 +6,25 @@ A record of the control topic is a change: its value is what stands after it, it
 
 import hashlib
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from infra.clickhouse.blocks import Plan
-from infra.clickhouse.client import ClickHouse
-from infra.clickhouse.writer import BlockWriter
-from infra.kafka.block_stage import BlockStage, Limits
 from infra.kafka.envelope import Poison, decode, explain, header
 from infra.kafka.log import Incoming
-from infra.kafka.post import Post
-from infra.platform import Platform
-from infra.telemetry import metrics
 from schemas.base import JsonObject
 from schemas.event import H_ACTION, H_ACTOR, H_BEFORE, H_EVENT, H_REASON, AdminEvent
 from schemas.ids import uuid7_hex
 from schemas.topics import CONTROL, EVENTS
 from services.accounting import policy
+from services.accounting.keeper import Keeping
 from services.accounting.rows import Row
 
 CHANGES: Final = "sluice.changes_log"
-GROUP: Final = "events"
 
 _MOST_VERSIONS: Final = 2**64
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
-
-log = logging.getLogger(__name__)
-
-
-class Events:
-    """Keeps changes and acts."""
-
-    def __init__(self, post: Post, writer: BlockWriter) -> None:
-        self._post = post
-        self._writer = writer
-
-    async def read(self, record: Incoming) -> Row | None:
-        """The row of a record; None for what is no event, which goes to the dead letters."""
-        found = row_of(record)
-        if not isinstance(found, Poison):
-            return found
-        log.warning("events: %s at %s/%d@%d: %s", found.reason, record.topic, record.partition, record.offset, found.detail)
-        await self._post.dead(record, found)
-        return None
-
-    async def write(self, plan: Plan, rows: Sequence[Row]) -> None:
-        """Writes a block. Waits for as long as ClickHouse is away; raises ClickHouseRejected."""
-        await self._writer.write(plan, {CHANGES: {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}})
-        metrics.ROWS.labels("events").inc(len(rows))
-
-
-def events_stage(platform: Platform, post: Post, clickhouse: ClickHouse) -> BlockStage[Row]:
-    """The stage that keeps events, in a group of its own: the bills don't wait for it, nor it for them."""
-    events = Events(post, BlockWriter(clickhouse))
-    limits = Limits(policy.BLOCK_ROWS, policy.BLOCK_BYTES, policy.BLOCK_AGE_S)
-    source = platform.source(GROUP, CONTROL.name, EVENTS.name)
-    # Both topics have one partition, and a second instance of this service none.
-    return BlockStage(GROUP, source, events.read, events.write, limits, may_idle=True)
 
 
 def row_of(record: Incoming) -> Row | Poison:
@@ -157,3 +116,6 @@ def _object(text: str) -> JsonObject | None:
 
 def _json(value: JsonValue) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+EVENTS_KEPT: Final = Keeping("events", (CONTROL.name, EVENTS.name), CHANGES, row_of)

@@ -8,8 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Final
 
 from infra import budgets, hierarchy
 from infra.clickhouse.blocks import parse_metadata
@@ -21,51 +20,33 @@ from infra.kafka.log import Incoming, Mark, Partition
 from infra.kafka.offsets import decode as unfinished
 from infra.platform import Platform
 from infra.redis.admission import Charge, Limits
-from infra.redis.ledger import Settlement, Spent, hold_again, open_ledger
-from schemas.budget import Period, nano, span_of
-from schemas.job import Caller, Job
+from infra.redis.ledger import Settlement, hold_again, open_ledger
+from schemas.job import Job
 from schemas.slip import Stage
 from schemas.topics import COMPLETIONS, ROUTER, Lane, job_topic
+from services.accounting.books import booked
 from services.accounting.sums import Ended, Sums
 
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2
-_STILL_S: Final = 0.3
-_TRIES: Final = 20
-
-# When a job is counted: as infra.budgets.counted_ms says. `ts` is what a publisher on the Kafka door likes to say.
-_SUMS: Final = """
-WITH if(lane = 'batch' AND has(steps.stage, 'router'), arrayLast(step -> step.1 = 'router', steps).2, accepted) AS counted
-SELECT organization, team, project, environment, key_id, user,
-       sumIf(cost_usd, counted >= fromUnixTimestamp64Milli({day:Int64})) AS day_usd,
-       sumIf(cost_usd, counted >= fromUnixTimestamp64Milli({week:Int64})) AS week_usd,
-       sumIf(cost_usd, counted >= fromUnixTimestamp64Milli({month:Int64})) AS month_usd,
-       sum(cost_usd) AS total_usd,
-       sumIf(prompt_tokens + completion_tokens, counted >= fromUnixTimestamp64Milli({day:Int64})) AS day_tokens,
-       sumIf(prompt_tokens + completion_tokens, counted >= fromUnixTimestamp64Milli({week:Int64})) AS week_tokens,
-       sumIf(prompt_tokens + completion_tokens, counted >= fromUnixTimestamp64Milli({month:Int64})) AS month_tokens,
-       sum(prompt_tokens + completion_tokens) AS total_tokens
-FROM sluice.usage
-WHERE organization = {organization:String}
-GROUP BY organization, team, project, environment, key_id, user
-"""
 
 
 class Rebuild:
-    """Counts everything anew. `writing` is held while a block is written to ClickHouse by this process."""
+    """Counts everything anew."""
 
-    def __init__(self, platform: Platform, clickhouse: ClickHouse, writing: asyncio.Lock) -> None:
-        self._platform, self._clickhouse, self._writing = platform, clickhouse, writing
+    def __init__(self, platform: Platform, clickhouse: ClickHouse) -> None:
+        self._platform, self._clickhouse = platform, clickhouse
 
     async def __call__(self) -> None:
         """Opens the ledger, unless somebody else does. Raises what Kafka, ClickHouse and Redis raise."""
         platform = self._platform
         began = asyncio.get_running_loop().time()
-        async with self._writing:
-            booked, spent = await self._booked()
-        sums = Sums(platform.control.table)
-        settled, unbooked = await self._unbooked(booked, sums)
+        marks = await self._marks()
+        # What is on its way into ClickHouse now is left out there, and read from the log.
+        cut = {partition.partition: mark.offset - 1 for partition, mark in marks.items()}
+        spent = await booked(self._clickhouse, platform.control.table, platform.clock(), cut)
+        settled, unbooked = await self._unbooked({p: mark.offset for p, mark in marks.items()}, Sums(platform.control.table))
         for key, more in unbooked.spent.items():
             known = spent.setdefault(key, more)
             if known is not more:
@@ -77,45 +58,13 @@ class Rebuild:
             seconds = asyncio.get_running_loop().time() - began
             log.info("ledger: open after %.1f s, with %d counters; %d jobs on their way", seconds, len(spent), held)
 
-    async def _booked(self) -> tuple[dict[Partition, int], dict[str, Spent]]:
-        """What is in ClickHouse, and up to which record of each partition (the next to be booked)."""
-        for _ in range(_TRIES):
-            before = await self._marks()
-            await asyncio.sleep(_STILL_S)
-            if before == await self._marks():
-                spent = await self._sums()
-                if before == await self._marks():
-                    return {p: mark.offset for p, mark in before.items()}, spent
-        # Another process goes on booking: what it does meanwhile is counted twice, which is on the safe side.
-        before = await self._marks()
-        return {p: mark.offset for p, mark in before.items()}, await self._sums()
-
     async def _marks(self) -> dict[Partition, Mark]:
-        """Where accounting stands. A block that was planned is not written while we hold the lock, and is seen as it moves on."""
+        """Where accounting stands."""
         partitions = [Partition(COMPLETIONS.name, n) for n in range(COMPLETIONS.partitions)]
         found = await self._platform.kafka.committed("sluice-accounting", partitions)
         for mark in found.values():
             parse_metadata(mark.metadata)
         return found
-
-    async def _sums(self) -> dict[str, Spent]:
-        now_ms, spent = self._platform.clock(), dict[str, Spent]()
-        for organization in self._platform.control.table.organizations.values():
-            starts = {p.value: span_of(p, now_ms, organization.time_zone).starts_ms for p in Period}
-            rows = await self._clickhouse.query(_SUMS, {"organization": organization.name, **starts})
-            for row in rows:
-                self._add(spent, cast("Mapping[str, Any]", row), now_ms, organization.time_zone)
-        return spent
-
-    def _add(self, spent: dict[str, Spent], row: Mapping[str, Any], now_ms: int, time_zone: str) -> None:
-        caller = Caller.model_validate({name: row[name] for name in Caller.model_fields if name in row})
-        ids = {span_of(period, now_ms, time_zone).id: period.value for period in Period}
-        levels = hierarchy.levels(self._platform.control.table, caller)
-        for key, forgotten_ms in budgets.counters(levels, now_ms, time_zone):
-            period = ids[key.rpartition(":")[2]]
-            one = spent.setdefault(key, Spent(forgotten_ms))
-            one.usd_nano += nano(Decimal(row[f"{period}_usd"]))
-            one.tokens += int(row[f"{period}_tokens"])
 
     async def _unbooked(self, booked: Mapping[Partition, int], sums: Sums) -> tuple[dict[int, int], Settlement]:
         """What the log has beyond the books; and of each partition its last record."""

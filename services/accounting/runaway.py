@@ -8,7 +8,6 @@ in this process alone: after a start, and for a key that was resumed, it is lear
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
-from math import sqrt
 from typing import Final, Literal
 
 from infra.alerts import Alerts
@@ -19,6 +18,7 @@ from schemas.budget import NANO, nano
 from schemas.job import Caller
 from schemas.policy import RunawayPolicy
 from schemas.topics import Lane
+from services.accounting.usual import Usual, few
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,8 @@ LEAST_MINUTES: Final = 10
 _MINUTE_MS: Final = 60_000
 _SHARE: Final = 1 / 60
 """What a minute counts in the history: one in which requests came an hour ago counts a third of the last."""
-_STEADIEST: Final = 1 / 8
-"""Of its mean: no key is taken to be steadier, else any rise of a busy one were a jump. At a z-score of 8 it is the double."""
-_ABOVE_MOST: Final = 1.25
 _FADING: Final = 0.5 ** (1 / 4320)
-"""A jump is above the most there has been, too, which fades by half in three days of minutes with requests: what runs every
-hour, or begins every morning, has been there before."""
+"""The most there has been fades by half in three days of minutes with requests."""
 _LEAST_REQUESTS: Final = 1.0
 _LEAST_NANO: Final = NANO / 100
 """The least standard deviations, for keys that never varied."""
@@ -54,32 +50,6 @@ class Finding:
     usual_requests: float
 
 
-class _Usual:
-    """What is usual in a minute: exponentially weighted mean and variance (T. Finch, Incremental calculation of weighted mean and
-    variance, 2009), and the most there has been, which fades."""
-
-    __slots__ = ("mean", "most", "variance")
-
-    def __init__(self) -> None:
-        self.mean = 0.0
-        self.variance = 0.0
-        self.most = 0.0
-
-    def learn(self, value: float, share: float) -> None:
-        gap = value - self.mean
-        self.mean += share * gap
-        self.variance = (1 - share) * (self.variance + share * gap * gap)
-        self.most = max(value, self.most * _FADING)
-
-    def deviation(self, least_variance: float, least: float) -> float:
-        """The standard deviation, as far as it can be believed."""
-        return max(sqrt(max(self.variance, least_variance)), self.mean * _STEADIEST, least)
-
-    def limit(self, z_score: float, deviation: float) -> float:
-        """From where on a minute is a jump."""
-        return max(self.mean + z_score * deviation, self.most * _ABOVE_MOST)
-
-
 class _Key:
     """The running minute of a key, and its usual one. `minutes`: that its history has; `told`: in which its pace was found;
     `dearest`: what the dearest request of the running minute cost. Money is nano-dollars."""
@@ -94,8 +64,8 @@ class _Key:
         self.spent = 0
         self.dearest = 0
         self.prompts: dict[str, int] = {}
-        self.usual_requests = _Usual()
-        self.usual_spent = _Usual()
+        self.usual_requests = Usual()
+        self.usual_spent = Usual()
 
     def requests_deviation(self) -> float:
         """At least that of requests that come by chance (Poisson): the root of their mean."""
@@ -120,8 +90,8 @@ class _Key:
             spent = min(spent, self.usual_spent.limit(z_score, self.spent_deviation()))
         self.minutes += 1
         share = max(1 / self.minutes, _SHARE)
-        self.usual_requests.learn(requests, share)
-        self.usual_spent.learn(spent, share)
+        self.usual_requests.learn(requests, share, _FADING)
+        self.usual_spent.learn(spent, share, _FADING)
 
 
 class Detector:
@@ -221,12 +191,12 @@ def _of_pace(key: _Key, policy: RunawayPolicy) -> Finding | None:
         deviation = key.spent_deviation()
         if lasting >= usual.limit(policy.z_score, deviation) and key.spent >= nano(policy.least_usd):
             z = (key.spent - usual.mean) / deviation
-            return _told(key, "spend", f"spend of {_few(key.spent / NANO)} USD a minute is {_above(z, usual.mean / NANO)}")
+            return _told(key, "spend", f"spend of {few(key.spent / NANO)} USD a minute is {_above(z, usual.mean / NANO)}")
     return None
 
 
 def _above(z: float, usual: float) -> str:
-    return f"{z:,.0f} standard deviations above this key's usual {_few(usual)}"
+    return f"{z:,.0f} standard deviations above this key's usual {few(usual)}"
 
 
 def _told(key: _Key, pattern: Pattern, reason: str) -> Finding:
@@ -236,13 +206,6 @@ def _told(key: _Key, pattern: Pattern, reason: str) -> Finding:
 
 def _known_requests(key: _Key) -> float:
     return key.usual_requests.mean if key.minutes >= LEAST_MINUTES else 0.0
-
-
-def _few(number: float) -> str:
-    """A number for people: `1,240`, `31.20`, `0.0042`."""
-    if number >= 100:
-        return f"{number:,.0f}"
-    return f"{number:.2f}" if number >= 0.01 or number == 0 else f"{number:.2g}"
 
 
 class Watch:

@@ -22,6 +22,7 @@ from infra.telemetry import metrics
 from services.accounting.budget_alerts import BudgetAlerts
 from services.accounting.runaway import Watch
 from services.accounting.shutdowns import Shutdowns
+from services.accounting.signals import Signals
 from services.accounting.sums import Ended, Sums
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,15 @@ class SettlementStage:
         sums: Sums,
         watch: Watch,
         shutdowns: Shutdowns,
+        signals: Signals,
         alerts: Alerts,
         rebuild: Callable[[], Awaitable[None]],
     ) -> None:
         """`rebuild` counts everything anew and opens the ledger; it returns when somebody has, and raises if it can't be done."""
         self._source, self._redis, self._files = source, redis, files
         self._sums, self._watch, self._shutdowns, self._alerts, self._rebuild = sums, watch, shutdowns, alerts, rebuild
-        self._budgets = BudgetAlerts(alerts, Once(redis))
+        self._signals = signals
+        self._budgets = BudgetAlerts(alerts, Once(redis), sums.alert_rules)
         self._last: dict[Partition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
@@ -71,6 +74,11 @@ class SettlementStage:
         if not self._tasks or any(task.done() for task in self._tasks):
             return "settlement: its loop has ended"
         return None
+
+    @property
+    def leads(self) -> bool:
+        """True in one process at a time: the one that has the first partition."""
+        return any(partition.partition == 0 for partition in self._last)
 
     async def drain(self) -> None:
         """What is settled is settled: there is nothing to wait for."""
@@ -189,6 +197,7 @@ class SettlementStage:
     async def _tell(self, seen: Sequence[Ended], totals: Mapping[str, tuple[int, int]]) -> None:
         """Who looks at what was spent never holds up what is settled."""
         try:
+            self._signals.saw(seen)
             for ended in seen:
                 await self._watch.saw(ended.caller, ended.lane, ended.ended_ms, ended.usd_nano, ended.fingerprint)
             await self._budgets.look(self._sums.lines(seen, self._alerts.clock()), totals)
@@ -199,6 +208,7 @@ class SettlementStage:
     async def _keep(self) -> None:
         """Gives back what is held for dead jobs, and opens the ledger when it is closed."""
         while True:
+            await self._look()
             try:
                 await self._note_progress()
                 own = {p.partition for p in self._last}
@@ -217,6 +227,12 @@ class SettlementStage:
             except Exception:
                 log.exception("settlement: the ledger stays closed, trying again")
             await asyncio.sleep(_SWEEP_S if self._open else _RETRY_S)
+
+    async def _look(self) -> None:
+        try:
+            await self._signals.look()
+        except Exception as error:
+            log.warning("settlement: rates could not be looked at, or told of (%s)", type(error).__name__)
 
     def _closed(self) -> None:
         if self._open:

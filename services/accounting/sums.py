@@ -13,6 +13,7 @@ from infra.budgets import BudgetLine, counted_ms
 from infra.hierarchy import Level
 from infra.kafka.table import ControlTable
 from infra.redis.ledger import Settlement, Spent
+from schemas.alerting import AlertRules
 from schemas.budget import nano
 from schemas.job import Caller, Step
 from schemas.topics import Lane
@@ -33,24 +34,40 @@ class _Tokens(BaseModel):
     output_tokens: NonNegativeInt = 0
 
 
-class _Attempt(BaseModel):
+class Call(BaseModel):
+    """A provider call, as far as it matters for what was spent and how it went."""
+
     id: str
+    provider: str = ""
     deployment: str = ""
+    model: str = ""
+    status: str = ""
+    http_status: int | None = None
+    started_ms: int = 0
+    ttft_ms: float | None = None
+    hedge: bool = False
     cost_usd: Decimal = Field(default=Decimal(0), ge=0, lt=MOST_USD)
     usage: _Tokens = _Tokens()
 
 
+class _Labels(BaseModel):
+    feature: str = ""
+
+
 class Ended(BaseModel):
-    """A completion, as far as it matters for what was spent. What can't be billed is none."""
+    """A completion, as far as it matters for what was spent and how it went. What can't be billed is none."""
 
     job_id: str
     caller: Caller
     lane: Lane
+    model: str = ""
+    labels: _Labels = _Labels()
+    shadow_of: str = ""
     accepted_ms: int = Field(ge=0, lt=MOST_MS)
     ended_ms: int
     fingerprint: str = ""
     steps: tuple[Step, ...] = ()
-    attempts: tuple[_Attempt, ...] = ()
+    attempts: tuple[Call, ...] = ()
 
     @property
     def usd_nano(self) -> int:
@@ -87,12 +104,20 @@ class Sums:
         cost = sum(nano(attempt.cost_usd) for attempt in fresh)
         if not cost and not tokens:
             return
-        for key, forgotten_ms in self._counters_of(ended.caller, counted_ms(ended.lane, ended.accepted_ms, ended.steps)):
+        for key, forgotten_ms in self.counters(ended):
             spent = settlement.spent.get(key)
             if spent is None:
                 spent = settlement.spent[key] = Spent(forgotten_ms)
             spent.usd_nano += cost
             spent.tokens += tokens
+
+    def counters(self, ended: Ended) -> tuple[tuple[str, int], ...]:
+        """Where a completion counts, and when each of these may be forgotten (unix ms; 0: never)."""
+        return self._counters_of(ended.caller, counted_ms(ended.lane, ended.accepted_ms, ended.steps))
+
+    def alert_rules(self) -> AlertRules:
+        """As they stand now."""
+        return self._table.alerting.rules
 
     def done(self, before: Mapping[str, frozenset[str]]) -> None:
         """The settlement is done: what was paid is remembered."""

@@ -26,7 +26,7 @@ from services.cli import endpoints
 from services.cli.client import Api, System, describe, open_http
 from services.cli.config import standing
 from services.cli.output import Failed
-from services.cli.prices import unpriced
+from services.cli.pricing import unpriced
 
 MIN_FREE_BYTES, LOW_FREE_BYTES = 200 * 2**20, 2 * 2**30
 MAX_SKEW_S = 5.0
@@ -189,15 +189,16 @@ def configuration(system: System) -> Iterator[Check]:
     if not system.http:
         return
     try:
-        models = standing(Api.admin(system)).models
+        configuration = standing(Api.admin(system))
     except Failed as error:
         yield Check("configuration", "failed", str(error), "Check SLUICE_ADMIN_KEY, or DATA_DIR/admin.key.")
         return
+    models = configuration.models
     if not models:
         yield Check("models", "warning", "there are none", "Write them into sluice.yaml, and run `sluice config apply`.")
         return
     yield Check("models", "ok", f"{len(models)} models, {sum(len(m.deployments) for m in models)} deployments")
-    for alias, deployment in unpriced(models):
+    for alias, deployment in unpriced(models, configuration.prices):
         detail = f"{alias}: {deployment} has none, so its cost is booked as 0"
         yield Check("price", "warning", detail, "Give input_cost_per_token and output_cost_per_token in its model_info.")
     yield from _credentials(system, models)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
-from services.cli import checks
+from services.cli import books_check, checks
 from services.cli.checks import Check
 from services.cli.client import DataDir, Json, System, find
 from services.cli.output import cell, emit, quiet
@@ -16,10 +17,16 @@ from services.cli.output import cell, emit, quiet
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
-def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
+Books = Annotated[bool, typer.Option("--books", help="Also compare Redis, log and ClickHouse: do the books add up?")]
+
+
+def doctor(books: Books = False, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Check everything, and say what to do. Exit status 1 if something is wrong."""
     quiet()
-    found = list(_all(find(data_dir)))
+    system = find(data_dir)
+    found = list(_all(system))
+    if books and not _wrong(found):
+        found += asyncio.run(books_check.books(system))
     if as_json:
         emit({"ok": not _wrong(found), "checks": [_as_json(check) for check in found]})
     else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.ledger import Plan, Run
 from tests.kafka_client import Tail, bearer, is_all_done, line, publish, tail_of
 from tests.system import Provider, System, Team, chat, config, prompt, until
 
@@ -18,6 +19,8 @@ JOBS = 500
 BEFORE = 25
 """So many results have come when the service dies."""
 MODEL = "mock-latency-50"
+LEDGER_JOBS = 600
+"""`python -m tests.faults.ledger` takes 20,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,21 @@ def assert_only_lost_calls_were_made_again(batch: Batch) -> None:
     assert all(calls <= batch.attempts[job] for job, calls in batch.calls.items())
 
 
-@pytest.mark.parametrize("victim", ["guard", "cache", "accounting"])
+@pytest.mark.parametrize("victim", ["guard", "cache"])
 async def test_a_killed_service_loses_and_doubles_nothing(processes: System, provider: Provider, victim: str) -> None:
     batch = await service_killed(processes, provider, victim)
     assert_nothing_lost_or_doubled(batch)
     assert set(batch.calls.values()) == {1}
     assert batch.attempts == batch.calls
+
+
+async def test_the_books_equal_the_providers_ledger_while_accounting_and_clickhouse_are_killed(
+    processes: System, provider: Provider
+) -> None:
+    verdict, _ = await Run(processes, provider, Plan(LEDGER_JOBS, seed=1)).go()
+    print(verdict)
+    assert verdict.killed.keys() == {"accounting", "clickhouse"}
+    assert verdict.wrong == []
 
 
 async def test_a_killed_router_loses_and_doubles_nothing_but_the_calls_that_died_with_it(

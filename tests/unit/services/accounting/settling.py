@@ -30,6 +30,7 @@ from schemas.usage import Usage
 from services.accounting.runaway import Watch
 from services.accounting.settlement import SettlementStage
 from services.accounting.shutdowns import Shutdowns
+from services.accounting.signals import Signals
 from services.accounting.sums import Sums
 from tests.fakes.log import MemoryLog, MemorySource
 from tests.fakes.redis import LuaRedis
@@ -107,8 +108,11 @@ class House:
     async def join(self) -> Member:
         source = self.log.source(GROUP, [COMPLETIONS.name])
         alerts = Alerts(self.log, self.clock, "accounting")
+        signals = Signals(self.table, alerts, self.redis)
         watch, shutdowns = Watch(self.table, alerts), Shutdowns(self.table, alerts, Once(self.redis))
-        stage = SettlementStage(source, self.redis, self.files, Sums(self.table), watch, shutdowns, alerts, self._rebuild)
+        stage = SettlementStage(
+            source, self.redis, self.files, Sums(self.table), watch, shutdowns, signals, alerts, self._rebuild
+        )
         member = Member(stage, source)
         self.members.append(member)
         await stage.start()

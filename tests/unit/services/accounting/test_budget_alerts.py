@@ -14,10 +14,11 @@ from infra.kafka.log import Outgoing
 from infra.redis.client import Argument, RedisUnavailable, Script, Value
 from infra.redis.once import Once
 from schemas.alert import Alert
+from schemas.alerting import AlertRules, ForecastRule
 from schemas.budget import NANO, Budget, Increase, Period
 from schemas.policy import Policy
 from schemas.topics import ALERTS
-from services.accounting.budget_alerts import BudgetAlerts, spent_share
+from services.accounting.budget_alerts import BudgetAlerts, forecast_share, spent_share
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import MemoryLog
 from tests.fakes.redis import LuaRedis
@@ -46,14 +47,14 @@ class FlakyLog(MemoryLog):
 class House:
     """Processes of accounting over one Redis and one log; a team with a budget of 10 USD a month."""
 
-    def __init__(self, *budgets: Budget) -> None:
-        self.clock = FakeClock()
+    def __init__(self, *budgets: Budget, forecast: bool = False) -> None:
+        self.clock, self.rules = FakeClock(), AlertRules(forecast=ForecastRule(enabled=forecast))
         self.redis, self.log = FlakyRedis(self.clock), FlakyLog(clock=self.clock)
         self.budgets = budgets or (Budget(usd=Decimal(10)),)
         self.processes = [self.process(), self.process()]
 
     def process(self) -> BudgetAlerts:
-        return BudgetAlerts(Alerts(self.log, self.clock, "accounting"), Once(self.redis))
+        return BudgetAlerts(Alerts(self.log, self.clock, "accounting"), Once(self.redis), lambda: self.rules)
 
     def lines(self, *budgets: Budget) -> list[tuple[str, BudgetLine]]:
         level = Level("team/fraud", 1, Policy(budgets=budgets or self.budgets))
@@ -183,3 +184,40 @@ def test_how_much_of_a_budget_is_spent(usd: int | None, tokens: int | None, tota
     budget = Budget(usd=None if usd is None else Decimal(usd), tokens=tokens, period=Period.TOTAL)
     [(_, line)] = House().lines(budget)
     assert spent_share(line, total) == share
+
+
+DAY_MS = 86_400_000
+FORECASTS = [
+    (0.5, 0.5, None),
+    (0.5, 0.45, 0.5 / 0.45),
+    (0.5, 0.46, None),
+    (0.09, 0.05, None),
+    (0.2, 0.1, 2.0),
+]
+
+
+@pytest.mark.parametrize(("share", "elapsed", "forecast"), FORECASTS)
+def test_a_forecast_goes_on_as_so_far(share: float, elapsed: float, forecast: float | None) -> None:
+    house = House(forecast=True)
+    [(_, line)] = house.lines(Budget(usd=Decimal(10), period=Period.DAY))
+    now_ms = line.span.starts_ms + round(elapsed * DAY_MS)
+    found = forecast_share(line, share, now_ms, house.rules.forecast)
+    assert found == (pytest.approx(forecast) if forecast else None)
+
+
+def test_a_total_has_no_forecast() -> None:
+    house = House(forecast=True)
+    [(_, line)] = house.lines(Budget(usd=Decimal(10), period=Period.TOTAL))
+    assert forecast_share(line, 0.99, house.clock(), house.rules.forecast) is None
+
+
+async def test_an_overrun_is_foretold_once_in_a_period_and_not_when_all_is_spent() -> None:
+    house = House(forecast=True)
+    for spent in (4, 6, 7):
+        await house.look(spent)
+    [alert] = house.told
+    assert (alert.what, alert.severity, alert.scope, alert.team) == ("budget_forecast", "warning", "team/fraud", "fraud")
+    assert alert.message.startswith("team/fraud has spent 60% of its budget of 2027-01 and, if it goes on like this, will have")
+    house.clock.move(MONTH_MS)
+    await house.look(11)
+    assert [alert.what for alert in house.told] == ["budget_forecast", "budget_exhausted"]

@@ -20,7 +20,8 @@ from schemas.event import Author, headers_of
 from schemas.policy import Policy
 from schemas.roles import Role
 from schemas.topics import CONTROL, DEAD, EVENTS
-from services.accounting.events import CHANGES, Events, row_of
+from services.accounting.events import CHANGES, EVENTS_KEPT, row_of
+from services.accounting.keeper import Keeper
 from services.accounting.policy import MOST_MS
 from services.accounting.rows import Row
 from tests.fakes.clock import FakeClock
@@ -160,14 +161,14 @@ class Table:
 @pytest.mark.parametrize("name", POISONS)
 async def test_what_is_no_event_goes_to_the_dead_letters(name: str, tmp_path: Path) -> None:
     log, files = MemoryLog(), FileStore(tmp_path)
-    events = Events(Post(log, files, FakeClock(), "accounting"), BlockWriter(Table()))
+    events = Keeper(EVENTS_KEPT, Post(log, files, FakeClock(), "accounting"), BlockWriter(Table()))
     assert await events.read(POISONS[name]) is None
     assert len(log.records(DEAD.name)) == 1
 
 
 async def test_a_block_goes_into_the_table_under_its_token(tmp_path: Path) -> None:
     table, plan = Table(), Plan(CONTROL.name, 0, 7, 8)
-    events = Events(Post(MemoryLog(), FileStore(tmp_path), FakeClock(), "accounting"), BlockWriter(table))
+    events = Keeper(EVENTS_KEPT, Post(MemoryLog(), FileStore(tmp_path), FakeClock(), "accounting"), BlockWriter(table))
     rows = [await events.read(change(OLD)), await events.read(change(NEW, OLD, offset=8))]
     await events.write(plan, [found for found in rows if found is not None])
     await events.write(Plan(CONTROL.name, 0, 9, 9), [])

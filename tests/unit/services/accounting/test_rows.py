@@ -48,8 +48,26 @@ def test_rows_have_the_columns_of_the_table(table: str) -> None:
     assert list(tables([bill(completion(), 0)])[table]) == columns_in_sql(table)
 
 
+RARER = dict.fromkeys(
+    (
+        "input_audio_tokens",
+        "input_image_tokens",
+        "cached_audio_tokens",
+        "output_audio_tokens",
+        "output_image_tokens",
+        "rejected_prediction_tokens",
+        "web_searches",
+        "storage_searches",
+        "code_executions",
+        "audio_ms",
+        "margin_usd",
+    ),
+    0,
+)
+
+
 def test_the_row_of_a_job() -> None:
-    assert bill(completion(), 5).usage == TOKENS | {
+    assert bill(completion(), 5, 3).usage == TOKENS | RARER | {
         "job_id": JOB_ID,
         "ts": ACCEPTED_MS,
         "organization": "acme",
@@ -90,12 +108,14 @@ def test_the_row_of_a_job() -> None:
         "cache_write_1h_tokens": 0,
         "route": (),
         "shadow_of": "",
+        "guard_version": "",
+        "partition": 3,
     }
 
 
 def test_the_row_of_a_call() -> None:
-    (row,) = bill(completion(), 5).attempts
-    assert row == TOKENS | {
+    (row,) = bill(completion(), 5, 3).attempts
+    assert row == TOKENS | RARER | {
         "attempt_id": f"att_{JOB_ID[4:]}_1",
         "job_id": JOB_ID,
         "n": 1,
@@ -119,6 +139,15 @@ def test_the_row_of_a_call() -> None:
         "cache_write_1h_tokens": 0,
         "alias": "",
         "hedge": False,
+        "price_version": "genai-prices:0.2.3",
+        "service_tier": "default",
+        "partition": 3,
+        "organization": "acme",
+        "project": "p",
+        "environment": "prod",
+        "key_id": "key_1",
+        "user": "u",
+        "counted": ACCEPTED_MS + 9,
     }
 
 

@@ -263,7 +263,7 @@ async def test_a_share_of_a_budget_is_told_though_the_answer_of_the_settlement_w
     house.ended(1, "0.85")
     await house.settled()
     await until(lambda: bool(house.alerts()))
-    [alert] = house.alerts()
+    alert, *_ = house.alerts()
     assert (alert.what, alert.team, alert.scope) == ("budget_share", "fraud", "team/fraud")
 
 
