@@ -1,5 +1,6 @@
 """Alerts on `sluice.alerts`: what somebody should know now, said once and not again for a while."""
 
+import hashlib
 from collections import OrderedDict
 
 from infra.clock import Clock, new_id
@@ -19,9 +20,10 @@ MOST = 10_000
 class Alerts:
     """Raises alerts in the name of a service."""
 
-    def __init__(self, kafka: Sink, clock: Clock, service: str) -> None:
+    def __init__(self, kafka: Sink, clock: Clock, service: str, public_url: str = "") -> None:
+        """`public_url`: where people reach us; without it a link is only a path."""
         self.clock = clock
-        self._kafka, self._service = kafka, service
+        self._kafka, self._service, self._public_url = kafka, service, public_url.rstrip("/")
         self._raised: OrderedDict[tuple[AlertKind, str, str], int] = OrderedDict()
 
     async def raise_(
@@ -44,8 +46,9 @@ class Alerts:
         now_ms = self.clock()
         if not self._is_news(sameness, now_ms):
             return False
+        alert_id = new_id("alert", now_ms)
         alert = Alert(
-            id=new_id("alert", now_ms),
+            id=alert_id,
             at_ms=now_ms,
             what=what,
             scope=scope,
@@ -53,6 +56,8 @@ class Alerts:
             severity=severity,
             message=message,
             facts=facts or {},
+            same=same_of(*sameness),
+            link=f"{self._public_url}{link_path(alert_id)}",
         )
         try:
             await self._send(alert)
@@ -83,3 +88,13 @@ class Alerts:
             exclude_defaults=False,
         )
         await (await self._kafka.send(record))
+
+
+def same_of(what: AlertKind, scope: str, about: str) -> str:
+    """What alerts that say the same thing have in common."""
+    return hashlib.sha256("\x1f".join((what, scope, about)).encode()).hexdigest()[:24]
+
+
+def link_path(alert_id: str) -> str:
+    """Where the admin API shows an alert."""
+    return f"/admin/v1/alerts/{alert_id}"

@@ -8,21 +8,32 @@ from schemas.base import JsonObject, Message, Part
 
 AlertKind = Literal[
     "approval",
+    "books_differ",
     "budget_exhausted",
+    "budget_forecast",
     "budget_share",
+    "cost_anomaly",
     "credential_refused",
     "deployment_down",
+    "fallback_rate",
     "ledger_closed",
     "ledger_rebuilt",
+    "provider_errors",
     "runaway",
     "secrets_away",
     "shutdown_near",
+    "slo_burn",
+    "test",
 ]
 Severity = Literal["info", "warning", "critical"]
 
 
 class Alert(Message):
-    """An alert. `scope`: what it is about, such as `team/fraud` or `key/key_…`; `what` names the kind; `facts`: its numbers."""
+    """An alert. `scope`: what it is about, such as `team/fraud` or `key/key_…`; `what` names the kind; `facts`: its numbers.
+
+    `same`: alerts with the same say the same thing again, whoever raised them; empty: like no other. `link`: where it is shown;
+    only a path where nobody has said what our public URL is.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.alert.v1"
 
@@ -34,6 +45,8 @@ class Alert(Message):
     severity: Severity = "warning"
     message: str
     facts: JsonObject = Field(default_factory=dict)
+    same: str = ""
+    link: str = ""
 
 
 class RunawayFacts(Part):

@@ -13,6 +13,7 @@ from infra.kafka.stage import Stage
 from infra.platform import Platform
 from schemas.alert import Alert, AlertKind, RunawayFacts
 from schemas.control import Hold, VirtualKey
+from schemas.errors import NotFound
 from schemas.event import Author
 from schemas.topics import ALERTS, DAY_MS
 from services.portal.access import Actor, Right, check
@@ -69,6 +70,13 @@ class Kept:
             found = found[places[0] + 1 :] if places else []
         shown = found[: asked.limit]
         return shown, shown[-1].id if len(found) > len(shown) else None
+
+    def one(self, alert_id: str, actor: Actor) -> Alert:
+        """An alert that the actor may see. Raises NotFound."""
+        found = next((alert for alert in self._alerts if alert.id == alert_id and actor.sees(alert.team)), None)
+        if found is None:
+            raise NotFound(f"There is no alert {alert_id[:64]!r} among the last {KEPT:,} of the last day.")
+        return found
 
 
 class Brake:

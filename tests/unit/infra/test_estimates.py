@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import tokens
-from infra.estimates import USUAL_OUTPUT_TOKENS, Estimator, Unpriced, asked_output_tokens, output_bound
+from infra.estimates import USUAL_OUTPUT_TOKENS, Dearer, Estimator, Unpriced, asked_output_tokens, dearer, output_bound
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
 from schemas.base import JsonObject
@@ -259,3 +259,30 @@ async def test_where_one_of_two_has_a_price_that_is_held_and_the_other_is_no_rea
     assert found.usd_nano == nano_up(Decimal("0.001") * found.input_tokens)
     with pytest.raises(Unpriced):
         await bench.estimate(MODERATION, api=Api.EMBEDDINGS)
+
+
+_AUDIO = {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
+_KEPT = {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, Dearer(audio=False, hour=False)),
+        ({"messages": [_AUDIO]}, Dearer(audio=True, hour=False)),
+        ({"modalities": ["text", "audio"]}, Dearer(audio=True, hour=False)),
+        ({"messages": [_KEPT]}, Dearer(audio=False, hour=True)),
+        ({"tools": [{"type": "function", "cache_control": {"ttl": "1h"}}]}, Dearer(audio=False, hour=True)),
+        ({"messages": "odd", "tools": [1], "modalities": 3}, Dearer(audio=False, hour=False)),
+    ],
+)
+def test_what_may_cost_more_than_text_is_seen_in_the_request(said: dict[str, Any], expected: Dearer) -> None:
+    assert dearer(body(**said)) == expected
+
+
+async def test_a_cache_for_an_hour_is_reserved_at_its_price() -> None:
+    price = Price(input_usd=Decimal("0.001"), output_usd=Decimal("0.002"), cache_write_1h_usd=Decimal("0.003"))
+    bench = Bench(model(deployment().model_copy(update={"price": price})))
+    plain, kept = await bench.estimate(), await bench.estimate(body(messages=[_KEPT]))
+    assert plain.usd_nano == cost(plain, "0.001")
+    assert kept.usd_nano == nano_up(Decimal("0.003") * kept.input_tokens + Decimal("0.002") * kept.output_tokens)

@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from infra.embedded import clickhouse, clickhouse_bodies
 from infra.embedded.clickhouse import READERS, Server
-from infra.embedded.clickhouse_engine import Answer, EngineError, Statement, refusal
+from infra.embedded.clickhouse_engine import Answer, Statement
+from infra.embedded.clickhouse_errors import EngineError, refusal
 
 
 class Engine:
@@ -56,7 +57,7 @@ async def test_what_a_request_says_reaches_the_engine() -> None:
             "param_x": "1",
             "wait_end_of_query": "1",
         }
-        headers = {"X-ClickHouse-Format": "CSV", "Authorization": "Basic Zm9vOmJhcg=="}
+        headers = {"X-ClickHouse-Format": "CSV", "Authorization": "Basic ZGVmYXVsdDo="}
         answer = await client.post("/", params=words | {"query_id": "a\nb"}, data=b"{x:UInt8}", headers=headers)
     assert engine.asked == [Statement(b"SELECT\n{x:UInt8}", "d", "CSV", {"max_threads": "2"}, {"x": "1"})]
     assert (answer.status, answer.headers["X-ClickHouse-Format"]) == (200, "CSV")

@@ -148,6 +148,22 @@ async def test_while_the_store_is_away_no_more_is_read_than_fits() -> None:
 
 
 @in_virtual_time
+async def test_an_hour_without_the_store_costs_no_memory_and_no_row() -> None:
+    """Records come all the time: they wait in the log, and are written when it is back."""
+    log, books, desk = MemoryLog(), Books(), Desk()
+    books.open.clear()
+    async with running(log, books, desk):
+        for minute in range(60):
+            await fill(log, *(b"%d-%d" % (minute, n) for n in range(50)))
+            await asyncio.sleep(60)
+            assert desk.read_count < LIMITS.rows + 100  # a block and a poll
+        books.open.set()
+        await until(lambda: mark(log) == Mark(3000, ""))
+    assert len(books.rows) == books.rows.total() == 3000
+    assert desk.read_count == 3000
+
+
+@in_virtual_time
 async def test_a_block_that_is_refused_makes_the_stage_unready_until_it_is_taken() -> None:
     log, books = MemoryLog(), Books()
     books.errors = [ValueError("no such column")] * 3

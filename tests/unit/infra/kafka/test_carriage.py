@@ -24,6 +24,7 @@ from schemas.batch import BatchResult
 from schemas.completion import Completion, completion_of
 from schemas.errors import ContentBlocked
 from schemas.job import Job, JobStatus, ReplyTo
+from schemas.policy import EffectivePolicy
 from schemas.reply import Answer, Failed, Reply, Served
 from schemas.slip import Stage
 from tests.fakes.clock import FakeClock
@@ -117,7 +118,13 @@ def leased(tmp_path: Path) -> Bench:
 
 def carried(job: Job, offset: int = 7) -> Record:
     record = encode(
-        job, topic=TOPIC, key="fraud", event_id=job.id, source="ingress", now_ms=NOW_MS, traceparent="00-" + "a" * 32 + "-b-01"
+        job,
+        topic=TOPIC,
+        key="fraud",
+        event_id=job.id,
+        source="ingress",
+        now_ms=NOW_MS,
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
     )
     return as_read(record, offset)
 
@@ -216,7 +223,7 @@ async def test_a_job_goes_on_to_its_next_stage(bench: Bench) -> None:
     (onward,) = bench.log.records("sluice.cache.interactive")
     assert decode(onward, Job) == job.taken(Stage.GUARD, NOW_MS).past(Stage.GUARD)
     assert onward.partition in partitions_of("fraud", 8)
-    assert dict(onward.headers)["traceparent"] == b"00-" + b"a" * 32 + b"-b-01"
+    assert dict(onward.headers)["traceparent"] == b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
     assert not bench.completions
 
 
@@ -539,3 +546,14 @@ async def test_a_job_that_fails_after_it_was_put_off_ends_with_what_it_cost(leas
     [completion] = leased.completions
     assert completion.status is JobStatus.FAILED
     assert completion.attempts == (CALL,)
+
+
+@pytest.mark.parametrize(("content", "topics"), [("none", []), ("full", ["sluice.audit"]), ("redacted", ["sluice.audit_drafts"])])
+async def test_what_is_kept_of_a_job_is_sent_with_its_end_only_where_its_policy_asks(
+    tmp_path: Path, content: str, topics: list[str]
+) -> None:
+    bench = Bench(tmp_path)
+    bench.outcome = answered
+    policy = EffectivePolicy.model_validate({"version": "1", "audit": {"content": content}})
+    await bench.work(carried(a_job(policy=policy)))
+    assert [topic for topic in ("sluice.audit", "sluice.audit_drafts") if bench.log.records(topic)] == topics
