@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from schemas.base import JsonObject
 from schemas.job import GuardFinding, Verdict
 from schemas.policy import FindingKind, GuardAction
+from services.guard.detectors.version import RULES
 
 STERNNESS: tuple[GuardAction, ...] = tuple(GuardAction)
 _NAMES: Mapping[str, str] = {
@@ -34,7 +35,7 @@ def verdict(found: Mapping[str, int], actions: Mapping[FindingKind, GuardAction]
         if kind in by_kind
     )
     sternest = max((by_kind[f.kind] for f in findings), key=STERNNESS.index, default=GuardAction.ALLOW)
-    return Verdict(verdict=sternest.value, findings=findings)
+    return Verdict(verdict=sternest.value, findings=findings, version=RULES)
 
 
 def refusal(decided: Verdict) -> str:
