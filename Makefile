@@ -51,3 +51,10 @@ bench: setup
 .PHONY: lock
 lock:
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+
+# Alert rules by Prometheus' own tool, which Debian has in its package `prometheus`; CI checks names and labels only.
+PROMTOOL ?= promtool
+.PHONY: rules
+rules:
+	@$(PROMTOOL) check rules infra/deploy/prometheus/recording.yaml infra/deploy/prometheus/alerts.yaml
+	@$(PROMTOOL) test rules infra/deploy/prometheus/alerts_test.yaml

@@ -1,0 +1,1 @@
+"""What runs beside Sluice in production: dashboards, alert rules."""
