@@ -14,7 +14,7 @@ from schemas.job import Step
 from schemas.slip import Stage
 from schemas.topics import Lane
 
-_KEPT_MS = 8 * 86_400_000
+KEPT_MS = 8 * 86_400_000
 """How long a counter is kept when its period is over: jobs that were admitted in it may still run."""
 
 _STRANGERS_MS = 400 * 86_400_000
@@ -92,4 +92,4 @@ def _least(one: int | None, other: int | None) -> int | None:
 
 
 def _forgotten_ms(span: Span) -> int:
-    return 0 if span.ends_ms is None else span.ends_ms + _KEPT_MS
+    return 0 if span.ends_ms is None else span.ends_ms + KEPT_MS

@@ -137,7 +137,7 @@ async def open_platform(settings: Settings, service: str) -> Platform:
         files=FileStore(settings.files_dir),
         signer=Signer(key),
         tokens=JobTokens(key),
-        tracing=open_tracing(service, settings.otlp_endpoint, settings.otlp_headers.get_secret_value()),
+        tracing=open_tracing(service, settings.otlp_endpoint, settings.otlp_headers.get_secret_value(), settings.otel_semconv),
         clock=now_ms,
         life=secrets.token_hex(8),
         neighbours=Neighbours(),

@@ -11,6 +11,7 @@ from typing import Protocol
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -19,7 +20,7 @@ from infra.faults import on_error
 from infra.http import Connection
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
-from infra.telemetry import metrics
+from infra.telemetry import meters, metrics
 from schemas.errors import SluiceError
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class Runtime:
         ]
         for service in self._services:
             routes += service.routes
-        app = Starlette(routes=routes, exception_handlers=dict.fromkeys(_HANDLED, on_error))
+        counted = [Middleware(meters.Counted)]
+        app = Starlette(routes=routes, middleware=counted, exception_handlers=dict.fromkeys(_HANDLED, on_error))
         # Redirects would name a host and a scheme that only a proxy in front of us knows.
         app.router.redirect_slashes = False
         return uvicorn.Config(

@@ -5,6 +5,10 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+SERVICE: Final = "sluice"
+"""The user of the embedded ClickHouse who has all rights."""
 
 
 def made_once(path: Path, make: Callable[[], str]) -> str:
@@ -36,3 +40,13 @@ def shared_secret(data_dir: Path, given: str) -> bytes:
 def admin_key(data_dir: Path, given: str) -> str:
     """The key of the admin API: what is given, else `admin.key`."""
     return given or made_once(data_dir / "admin.key", lambda: f"sk-sl-admin-{secrets.token_urlsafe(32)}")
+
+
+def password_file(data_dir: Path) -> Path:
+    """Where the password of the embedded ClickHouse's user `sluice` lies."""
+    return data_dir / "clickhouse.key"
+
+
+def clickhouse_password(data_dir: Path) -> str:
+    """The password of the embedded ClickHouse's user `sluice`, who has all rights."""
+    return made_once(password_file(data_dir), lambda: secrets.token_urlsafe(32))

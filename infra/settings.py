@@ -6,8 +6,18 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _long_enough(days: int) -> int:
+    if 0 < days < LEAST_DAYS:
+        raise ValueError(f"budgets and reports need the rows of the last {LEAST_DAYS} days: give that or more, or 0 for ever")
+    return days
+
+
+LEAST_DAYS = 35
+Days = Annotated[int, Field(ge=0), AfterValidator(_long_enough)]
 
 
 class Settings(BaseSettings):
@@ -20,9 +30,31 @@ class Settings(BaseSettings):
     kafka: str = Field(default="", description="bootstrap servers, host:port[,host:port]")
     redis: str = Field(default="", description="redis://[:password@]host:port/db, or host:port")
     clickhouse: str = Field(default="", description="http://[user:password@]host:port")
+    clickhouse_default_user: bool = Field(
+        default=True,
+        description="of the embedded ClickHouse: let in whoever is on this machine, with all rights; off: with a password only",
+    )
+    clickhouse_cluster: str = Field(
+        default="", description="as its servers' configuration names the cluster; empty: one server, or the embedded one"
+    )
+    clickhouse_quorum: str = Field(
+        default="auto",
+        pattern="auto|[0-9]+",
+        description="replicas of a cluster that must have a row; auto: most, 0: one will do",
+    )
+    keep_usage_days: Days = Field(default=0, description="rows of usage; sums by hour and day stay. 0: for ever")
+    keep_attempts_days: Days = Field(default=0, description="rows of attempts. 0: for ever")
+    keep_events_days: Days = Field(default=0, description="who changed what. 0: for ever")
     qdrant: str = Field(default="", description="URL, or a folder for the local mode")
 
     url: str = Field(default="", description="base URL of a running system, for the command line")
+    public_url: str = Field(default="", description="base URL at which people reach us, for links in alerts; empty: SLUICE_URL")
+    smtp: str = Field(
+        default="",
+        description="server for alerts by e-mail: smtp://[user@]host[:587] (STARTTLS), smtps://…[:465], smtp+plain:// without TLS",
+    )
+    smtp_password: str = Field(default="", description="reference to its password: env:NAME, file:NAME or vault:PATH#FIELD")
+    smtp_from: str = Field(default="", description="address that alerts by e-mail come from; empty: sluice@ our host name")
     admin_key: SecretStr = SecretStr("")
     key: SecretStr = Field(default=SecretStr(""), description="a virtual key, for the command line")
     itsm_secret: SecretStr = Field(
@@ -47,6 +79,7 @@ class Settings(BaseSettings):
     interactive_timeout_s: float = Field(default=120, gt=0)
     batch_timeout_s: float = Field(default=86_400, gt=0)
     drain_s: float = Field(default=20, ge=0, description="how long running jobs may go on after SIGTERM")
+    reconcile_s: float = Field(default=60, gt=0, description="how often Redis, the log and ClickHouse are compared")
     redis_timeout_s: float = Field(default=0.25, gt=0)
 
     auto_weights: Path | None = Field(
@@ -74,6 +107,10 @@ class Settings(BaseSettings):
     otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
     otlp_headers: SecretStr = Field(
         default=SecretStr(""), description="sent with spans: name=value,name=value, as in OTEL_EXPORTER_OTLP_HEADERS"
+    )
+    otel_semconv: Literal["v1.41", "latest"] = Field(
+        default="v1.41",
+        description="names of OpenTelemetry's GenAI conventions: the last that were published, or what is to come",
     )
     log_level: str = "INFO"
 
@@ -103,6 +140,10 @@ class Settings(BaseSettings):
                     # Somebody else's, or no text: as good as none, for whoever asks.
                     return None
         return None
+
+    @property
+    def public(self) -> str:
+        return (self.public_url or self.url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def secrets_dir(self) -> Path:

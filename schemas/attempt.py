@@ -29,4 +29,5 @@ class Attempt(Part):
     service_tier: str = ""
     hedge: bool = Field(default=False, description="a second call beside a slow one; the loser is `cancelled`")
     model: str = Field(default="", description="the alias whose deployment was asked: a fallback's is another than the job's")
+    margin_usd: Decimal = Field(default=Decimal(0), description="the part of cost_usd that is the house's and not the provider's")
     raw_usage: str = Field(default="", description="the provider's own usage object, as JSON text")

@@ -11,10 +11,12 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
+from schemas.alerting import Alerting
 from schemas.base import JsonObject, Message, Part
 from schemas.budget import is_time_zone
 from schemas.gates import Gate
 from schemas.policy import Limits, Policy
+from schemas.prices import PriceEntry
 from schemas.roles import Role
 from schemas.routing import Auto, Rule, Shadow, Split
 from schemas.topics import Lane
@@ -166,6 +168,22 @@ class Operator(Message):
     expires_ms: int = 0
 
 
+class Analyst(Message):
+    """A user of ClickHouse who reads the rows of one organization, or of some of its teams. `name` is the user's."""
+
+    TYPE: ClassVar[str] = "io.sluice.control.v1"
+    kind: Literal["analyst"] = "analyst"
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    organization: str
+    teams: tuple[str, ...] = Field(default=(), description="none: all of the organization")
+    sha256: str
+    last4: str
+    version: int = 1
+    revoked: bool = False
+    created_ms: int = 0
+    rotated_ms: int = 0
+
+
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Asymmetric signatures (RFC 7518, RFC 8037): a shared secret, or none at all, is no identity."""
 
@@ -226,13 +244,42 @@ class Approval(Message):
     until_ms: int = 0
 
 
+class SomePrices(Part):
+    """USD per token, of those kinds that are given."""
+
+    input_usd: Decimal | None = Field(default=None, ge=0)
+    output_usd: Decimal | None = Field(default=None, ge=0)
+    cache_read_usd: Decimal | None = Field(default=None, ge=0)
+    cache_write_usd: Decimal | None = Field(default=None, ge=0)
+
+
+class Cliff(SomePrices):
+    """What all tokens of a call cost with more than so many tokens of input."""
+
+    above_tokens: int = Field(ge=1)
+
+
 class Price(Message):
-    """A price somebody wrote beside a deployment, in USD per token (LiteLLM's `model_info`)."""
+    """A price somebody wrote beside a deployment, in USD per token (LiteLLM's `model_info`).
+
+    What isn't given costs what the whole costs that it is a part of. `tiers`: by the service tier in the answer.
+    """
 
     TYPE: ClassVar[str] = "io.sluice.control.v1"
     input_usd: Decimal = Field(ge=0)
     output_usd: Decimal = Field(ge=0)
     cache_read_usd: Decimal | None = Field(default=None, ge=0)
+    cache_write_usd: Decimal | None = Field(default=None, ge=0)
+    cache_write_1h_usd: Decimal | None = Field(default=None, ge=0)
+    reasoning_usd: Decimal | None = Field(default=None, ge=0)
+    input_audio_usd: Decimal | None = Field(default=None, ge=0)
+    input_image_usd: Decimal | None = Field(default=None, ge=0)
+    output_audio_usd: Decimal | None = Field(default=None, ge=0)
+    output_image_usd: Decimal | None = Field(default=None, ge=0)
+    request_usd: Decimal = Field(default=Decimal(0), ge=0)
+    audio_second_usd: Decimal = Field(default=Decimal(0), ge=0)
+    cliffs: tuple[Cliff, ...] = ()
+    tiers: dict[str, SomePrices] = Field(default_factory=dict[str, SomePrices])
 
 
 class EchoSettings(Message):
@@ -408,6 +455,9 @@ AnyResource: TypeAlias = (
     | Approval
     | Model
     | DeploymentState
+    | Analyst
+    | PriceEntry
+    | Alerting
 )
 Resource = Annotated[AnyResource, Field(discriminator="kind")]
 RESOURCE: TypeAdapter[AnyResource] = TypeAdapter(Resource)
@@ -433,10 +483,12 @@ def resource_key(resource: Resource) -> str:
 
 __all__ = [
     "RESOURCE",
+    "Alerting",
     "Algorithm",
     "Approval",
     "AwsSettings",
     "Capability",
+    "Cliff",
     "Deployment",
     "DeploymentState",
     "EchoSettings",
@@ -454,8 +506,10 @@ __all__ = [
     "Operator",
     "Organization",
     "Price",
+    "PriceEntry",
     "Project",
     "Resource",
+    "SomePrices",
     "StrategyName",
     "Team",
     "User",

@@ -4,7 +4,25 @@ import re
 from typing import Literal
 
 IdPrefix = Literal[
-    "job", "att", "team", "key", "evt", "file", "batch", "resp", "org", "alert", "apr", "proj", "env", "user", "op", "req"
+    "job",
+    "att",
+    "team",
+    "key",
+    "evt",
+    "file",
+    "batch",
+    "resp",
+    "prc",
+    "org",
+    "alert",
+    "apr",
+    "proj",
+    "env",
+    "user",
+    "op",
+    "req",
+    "fb",
+    "erasure",
 ]
 
 _TIMESTAMP_HEX_DIGITS = 12

@@ -93,6 +93,7 @@ class Verdict(Part):
 
     verdict: Literal["allow", "flag", "redact", "block"] = "allow"
     findings: tuple[GuardFinding, ...] = ()
+    version: str = Field(default="", description="of the rules by which the guard looked")
 
 
 class Estimate(Part):

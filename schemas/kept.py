@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from schemas.audit import Heard
 from schemas.base import Message
 from schemas.completion import Completion
 from schemas.reply import Answer, Failed
@@ -11,6 +12,7 @@ class Kept(Message):
     """`answer` for a plain job; `stream` holds the events of a stream, as they went out; `failed` for a job that failed.
 
     `seq` is the number of the stream's last event, and `attempt` that in whose name it went out, for whoever sends it again.
+    `heard`: what a stream said, where that is audited.
     """
 
     TYPE: ClassVar[str] = "io.sluice.kept.v1"
@@ -21,3 +23,4 @@ class Kept(Message):
     stream: tuple[str, ...] = ()
     seq: int = 0
     attempt: int = 0
+    heard: Heard | None = None

@@ -119,6 +119,17 @@ class DataPolicy(Part):
     log: bool = True
 
 
+AuditContent = Literal["full", "redacted", "hashed", "none"]
+
+
+class AuditPolicy(Part):
+    """What is kept of a job for auditors, and for how long: `redacted`: without what the guard finds, whatever it does about it;
+    `hashed`: salted digests instead of texts; `none`: nothing at all."""
+
+    content: AuditContent = "none"
+    retention_days: int = Field(default=90, ge=1, le=3650)
+
+
 class Ceiling(Part):
     """What a token of a model without a known price is charged, in USD."""
 
@@ -159,6 +170,17 @@ class WebhookPolicy(Part):
     internal: tuple[str, ...] = ()
 
 
+class TracingPolicy(Part):
+    """What is told to who collects traces. `sample`: share of requests that are recorded, where their caller hasn't decided it
+    already; 0: none, whatever callers say. `content`: prompts and answers too, unless `data.log` forbids it. `to_providers`: the
+    trace goes on in the headers of provider calls.
+    """
+
+    sample: float = Field(default=1.0, ge=0, le=1)
+    content: bool = False
+    to_providers: bool = True
+
+
 class Policy(Part):
     """A policy as somebody wrote it at one level. A member left out (None) is inherited."""
 
@@ -183,6 +205,8 @@ class Policy(Part):
     keep_results_s: int | None = Field(default=None, ge=60, le=3 * 86_400, description="seconds that ends of jobs are kept")
     attach_retries: bool | None = Field(default=None, description="an SDK's own retry attaches to the running job")
     webhooks: WebhookPolicy | None = None
+    tracing: TracingPolicy | None = None
+    audit: AuditPolicy | None = None
 
 
 DEFAULT_GUARD = GuardPolicy(
@@ -222,6 +246,14 @@ class EffectivePolicy(Part):
     keep_results_s: int = 86_400
     attach_retries: bool = True
     webhooks: WebhookPolicy = WebhookPolicy()
+    tracing: TracingPolicy = TracingPolicy()
+    audit: AuditPolicy = AuditPolicy()
+
+    @property
+    def audited(self) -> AuditContent:
+        """What is kept for auditors: no words where prompts and answers may not be kept."""
+        wanted = self.audit.content
+        return "hashed" if wanted in ("full", "redacted") and not self.data.log else wanted
 
     def allows(self, model: str, now_ms: int) -> bool:
         """True if this model may be asked for."""
@@ -287,6 +319,8 @@ _NEAREST = (
     "keep_results_s",
     "attach_retries",
     "webhooks",
+    "tracing",
+    "audit",
 )
 
 

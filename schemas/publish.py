@@ -9,12 +9,14 @@ from pathlib import Path
 from pydantic import JsonValue, TypeAdapter
 
 from schemas.alert import Alert
+from schemas.audit import AuditRecord
 from schemas.base import JsonObject
 from schemas.batch import BatchLine, BatchOrder, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.control import RESOURCE, Organization
 from schemas.event import AdminEvent
+from schemas.feedback import Feedback
 from schemas.job import Job
 from schemas.kept import Kept
 from schemas.reply import Reply
@@ -25,7 +27,7 @@ FOLDER = Path(__file__).parent / "published"
 
 MESSAGES = (
     *(Job, Reply, Completion, Cancel, BatchLine, BatchResult, BatchOrder, Kept, Ticket, Ended, WebhookDelivery),
-    *(Alert, AdminEvent),
+    *(Alert, AdminEvent, Feedback, AuditRecord),
 )
 _OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 

@@ -206,7 +206,7 @@ EVENTS = Topic(
     partitions=1,
     retention_ms=30 * DAY_MS,
     payload="AdminEvent",
-    writers=("portal",),
+    writers=("portal", "accounting"),
     readers=("accounting",),
     what="acts that change no resource (those that do are on the control topic): who, what, why",
 )
@@ -216,9 +216,19 @@ ALERTS = Topic(
     partitions=1,
     retention_ms=7 * DAY_MS,
     payload="Alert",
-    writers=("accounting", "portal"),
+    writers=("router", "accounting", "portal"),
     readers=("portal",),
     what="budget burn, anomalies, provider health",
+)
+FEEDBACK = Topic(
+    name="sluice.feedback",
+    key="job",
+    partitions=1,
+    retention_ms=7 * DAY_MS,
+    payload="Feedback",
+    writers=("ingress",),
+    readers=("accounting",),
+    what="what people think of answers",
 )
 DEAD = Topic(
     name="sluice.dead",
@@ -226,9 +236,30 @@ DEAD = Topic(
     partitions=1,
     retention_ms=30 * DAY_MS,
     payload="the record as it came",
-    writers=("ingress", "guard", "cache", "router", "accounting"),
+    writers=("ingress", "guard", "cache", "router", "accounting", "portal"),
     readers=("portal", "operators"),
     what="what could not be handled, with the reason in the headers",
+)
+
+AUDIT_DRAFTS = Topic(
+    name="sluice.audit_drafts",
+    key="job",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="AuditRecord",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("guard",),
+    what="audit records of policies that want them redacted, before they are",
+)
+AUDIT = Topic(
+    name="sluice.audit",
+    key="job",
+    partitions=4,
+    retention_ms=3 * DAY_MS,
+    payload="AuditRecord",
+    writers=("ingress", "guard", "cache", "router"),
+    readers=("accounting",),
+    what="what is kept for auditors of jobs whose policy asks for it",
 )
 
 TOPICS: tuple[Topic, ...] = (
@@ -248,7 +279,10 @@ TOPICS: tuple[Topic, ...] = (
     CONTROL,
     EVENTS,
     ALERTS,
+    FEEDBACK,
     DEAD,
+    AUDIT_DRAFTS,
+    AUDIT,
 )
 
 

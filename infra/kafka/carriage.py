@@ -15,20 +15,22 @@ from typing import TypeVar
 
 from infra.clock import Clock
 from infra.files import FileStore
-from infra.kafka.envelope import H_DATAREF, H_TRACEPARENT, Poison, decode, header
+from infra.kafka.envelope import H_DATAREF, Poison, decode, header, trace_context
 from infra.kafka.log import Incoming
 from infra.kafka.post import Post, result_id
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import JobRecords
 from infra.redis.tickets import Tickets
 from infra.signing import Signer
-from infra.telemetry import metrics, spans
+from infra.telemetry import genai, metrics, spans
+from schemas.audit import Heard, audit_of
 from schemas.completion import Completion, completion_of
 from schemas.errors import DeadlineExceeded, Fault, InternalError, SluiceError
 from schemas.job import Job, JobStatus
 from schemas.reply import Event, Failed, Served
 from schemas.slip import Stage as StageName
 from schemas.ticket import Ended
+from schemas.topics import job_topic
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Forward:
 class Finish:
     """The job ends here: its completion, and the last event for whoever waits. `again`: a dead life may have told it already.
 
-    `stream`: what went out before the last event, for whoever asks later.
+    `stream`: what went out before the last event, for whoever asks later; `heard`: what it said, where that is audited.
     """
 
     completion: Completion
@@ -65,6 +67,7 @@ class Finish:
     seq: int = 0
     again: bool = False
     stream: tuple[str, ...] = ()
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Carriage:
             log.warning("%s: %s from %s: %s", self.stage.value, job.reason, record.topic, job.detail)
             await self.post.dead(record, job)
             return
-        delivery = Delivery(header(record.headers, H_TRACEPARENT), suspect)
+        delivery = Delivery(trace_context(record.headers), suspect)
         if suspect and not self.leased and not await self._may_go_on(job, record, delivery):
             metrics.REDELIVERED.labels(self.stage.value).inc()
             return
@@ -132,22 +135,24 @@ class Carriage:
 
     async def take_over(self, job: Job, record: Incoming, delivery: Delivery) -> None:
         """Works on a job to its acknowledged end. `record`: what it came in, to this process."""
-        attributes = {
-            spans.MESSAGING_SYSTEM: "kafka",
-            spans.MESSAGING_DESTINATION: record.topic,
-            spans.MESSAGING_PARTITION: str(record.partition),
-            spans.MESSAGING_OFFSET: record.offset,
-            spans.SLUICE_STAGE: self.stage.value,
-            spans.SLUICE_LANE: job.lane.value,
-            spans.SLUICE_JOB: job.id,
-        }
         job = job.taken(self.stage, self.clock())
-        name = f"{self.stage.value} {job.lane.value}"
-        with self.tracing.span(name, delivery.traceparent, "consumer", attributes) as traceparent:
-            await self._pass(job, record, Delivery(traceparent, delivery.suspect))
+        topic = job_topic(self.stage.value, job.lane)
+        with self.tracing.span(f"process {topic}", delivery.traceparent, "consumer") as span:
+            if span.recording:
+                span.set(self._told(topic, job, record))
+            await self._pass(job, record, Delivery(span.context, delivery.suspect), span)
 
-    async def _pass(self, job: Job, record: Incoming, delivery: Delivery) -> None:
+    def _told(self, topic: str, job: Job, record: Incoming) -> genai.Attributes:
+        """What the span says of the hop. What was handed over in memory has no offset here."""
+        group, told = f"sluice-{self.stage.value}", genai.job(job, self.stage.value)
+        if record.topic != topic:
+            return told | genai.hop(topic, group, "process")
+        return told | genai.record(topic, record.partition, record.offset, group, "process")
+
+    async def _pass(self, job: Job, record: Incoming, delivery: Delivery, span: spans.Span) -> None:
         decision = await self._patiently(job, lambda: self._decide(job, delivery))
+        if span.recording:
+            span.set(_decided(decision))
         if isinstance(decision, Fault):
             await self._fail(job, record, decision, delivery)
         elif isinstance(decision, Finish) and not self.leased:
@@ -220,11 +225,14 @@ class Carriage:
                 # Only now: until it is acknowledged, this copy is the only one.
                 await self._patiently(job, lambda: self.records.put_off(later.id, len(later.made)))
             case Finish(completion=completion, last=last, attempt=attempt, seq=seq, again=again):
+                audited = await self._audit(job, outcome, delivery) if job.policy.audited != "none" else None
                 if await self._is_told(job, completion, again, delivery):
                     await self.post.book(completion, delivery.traceparent)
                 else:
                     note = partial(self._note_end, job, _ended(completion, outcome)) if job.keep_s else None
                     await self.post.finish(job, completion, last, attempt, seq, delivery.traceparent, note)
+                if audited is not None:
+                    await audited
                 keep = completion.cache_key is not None and completion.status is JobStatus.COMPLETED
                 done = partial(self.records.done, job.id, self._rest_ms(job), keep_answer=keep)
                 if job.policy.when_redis_is_away == "open":
@@ -237,6 +245,11 @@ class Carriage:
                 await self.post.book(completion, delivery.traceparent)
             case Nothing():
                 return
+
+    async def _audit(self, job: Job, end: Finish, delivery: Delivery) -> Awaitable[object]:
+        """On its way together with the end; it must have arrived before the job is done."""
+        record = audit_of(job, end.completion, end.last, end.stream, end.heard, secrets.token_hex(16))
+        return await self.post.begin_audit(record, delivery.traceparent)
 
     async def _has_ended(self, job: Job, record: Incoming) -> bool:
         """Whether this copy, which is to go on, has ended the job before: a cache may not find again what it found then."""
@@ -274,6 +287,19 @@ class Carriage:
 
     def _rest_ms(self, job: Job) -> int:
         return job.deadline_ms - self.clock()
+
+
+def _decided(decision: Outcome | Fault) -> genai.Attributes:
+    """What the span says of a decision."""
+    match decision:
+        case Fault(code=code, type=type):
+            return {genai.ERROR_TYPE: code or type}
+        case Forward(job=job):
+            return genai.passed(job)
+        case Finish(completion=completion) | Booked(completion=completion):
+            return genai.ended(completion)
+        case PutOff() | Nothing():
+            return {}
 
 
 def _copy(record: Incoming) -> str:

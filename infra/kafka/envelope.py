@@ -13,6 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from infra.kafka.log import Headers, Incoming, Outgoing
+from infra.telemetry.spans import context_of, traceparent_of, tracestate_of
 from schemas.base import Message
 
 SPEC_VERSION = b"1.0"
@@ -20,6 +21,7 @@ JSON = b"application/json"
 MAX_INLINE_BYTES = 512 * 1024
 
 H_TRACEPARENT = "traceparent"
+H_TRACESTATE = "tracestate"
 H_DATAREF = "ce_dataref"
 H_TYPE = "ce_type"
 H_ID = "ce_id"
@@ -67,7 +69,9 @@ def encode(
     if expires_ms is not None:
         headers.append((H_EXPIRY, rfc3339(expires_ms)))
     if traceparent:
-        headers.append((H_TRACEPARENT, traceparent.encode()))
+        headers.append((H_TRACEPARENT, traceparent_of(traceparent).encode()))
+        if tracestate := tracestate_of(traceparent):
+            headers.append((H_TRACESTATE, tracestate.encode()))
     value = message.__pydantic_serializer__.to_json(message, exclude_defaults=exclude_defaults)
     return Outgoing(topic=topic, key=key.encode(), value=value, headers=tuple(headers), partition=partition)
 
@@ -94,6 +98,12 @@ def header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str:
             except UnicodeDecodeError:
                 return ""
     return ""
+
+
+def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    """The context of the trace that a record belongs to: by Kafka's habit, or by CloudEvents' extension."""
+    found = context_of(header(headers, H_TRACEPARENT), header(headers, H_TRACESTATE))
+    return found or context_of(header(headers, f"ce_{H_TRACEPARENT}"), header(headers, f"ce_{H_TRACESTATE}"))
 
 
 def explain(error: ValidationError) -> str:

@@ -12,6 +12,7 @@ from infra.clock import Clock
 from infra.kafka.log import Partition
 from infra.kafka.stage import Load, Stage, lane_of
 from infra.redis.client import Redis, RedisUnavailable, Script
+from infra.telemetry import metrics
 from schemas.slip import Stage as StageName
 from schemas.topics import Lane, job_topic
 
@@ -90,7 +91,9 @@ class Loads:
         now_ms = self._clock()
         own: list[str] = []
         for stage in self._stages:
-            for partition, load in stage.loads(now_ms).items():
+            loads = stage.loads(now_ms)
+            _show(stage.name, loads)
+            for partition, load in loads.items():
                 own += (f"{partition.topic}/{partition.partition}", f"{load.depth} {load.wait_ms} {now_ms}")
         told = cast("list[bytes]", await self._redis.run(_SHARE, [_KEY], own))
         known: dict[Partition, Load] = {}
@@ -100,3 +103,11 @@ class Loads:
             if depth and now_ms - at_ms < _STALE_MS:
                 known[Partition(topic, int(number))] = Load(depth, wait_ms)
         return known
+
+
+def _show(stage: str, loads: Mapping[Partition, Load]) -> None:
+    """What waits here, in metrics."""
+    for lane in Lane:
+        own = [load for partition, load in loads.items() if lane_of(partition) is lane]
+        metrics.LANE_DEPTH.labels(stage, lane.value).set(sum(load.depth for load in own))
+        metrics.LANE_AGE.labels(stage, lane.value).set(max((load.wait_ms for load in own), default=0) / 1000)

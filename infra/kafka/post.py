@@ -11,21 +11,26 @@ from infra.files import FileStore
 from infra.kafka.envelope import MAX_INLINE_BYTES, Poison, by_reference, encode
 from infra.kafka.log import Incoming, Outgoing, Sink
 from infra.kafka.shards import Choice, by_chance, partition_of
-from infra.telemetry import metrics
+from infra.telemetry import meters, metrics
+from schemas.audit import AuditRecord
 from schemas.base import JsonObject
 from schemas.batch import BatchError, BatchOrder, BatchResponse, BatchResult
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.errors import Fault, ProviderError
+from schemas.feedback import Feedback
 from schemas.job import Job, ReplyTo
 from schemas.reply import Answer, Event, Failed, Reply
 from schemas.topics import (
+    AUDIT,
+    AUDIT_DRAFTS,
     BATCH_RESULTS,
     BATCHES,
     CANCELS,
     COMPLETIONS,
     DEAD,
     DELAY,
+    FEEDBACK,
     REPLIES,
     ROUTER,
     Delay,
@@ -103,7 +108,7 @@ class Post:
         completed = self._completion_record(completion, traceparent)
         if job.reply_to.kind == "nowhere":
             await self._send(completed)
-            metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
+            meters.ended(completion)
             return
         reply = self._reply_record(job, last, attempt, seq, traceparent)
         if job.reply_to.kind == "inbox" and note is None:
@@ -115,7 +120,22 @@ class Post:
             await self._send(reply)
         if job.webhook:
             await self.webhook(ended_event(job, completion, self.clock()), None)
-        metrics.ENDED.labels(completion.ended_by, completion.status.value).inc()
+        meters.ended(completion)
+
+    async def begin_audit(self, record: AuditRecord, traceparent: str) -> Awaitable[object]:
+        """Hands over what is kept for auditors; what it gives is done when that is acknowledged."""
+        return await self._handed_over(
+            encode(
+                record,
+                topic=AUDIT_DRAFTS.name if record.kinds else AUDIT.name,
+                key=record.job_id,
+                event_id=record.job_id,
+                source=self.source,
+                now_ms=record.ended_ms,
+                traceparent=traceparent,
+                subject=record.job_id,
+            )
+        )
 
     async def refuse(self, team: str, result: BatchResult, traceparent: str) -> None:
         """Answers a line of the Kafka door that never became a job."""
@@ -143,6 +163,11 @@ class Post:
                 now_ms=self.clock(),
             )
         )
+
+    async def feedback(self, given: Feedback) -> None:
+        """Sends what somebody thinks of an answer."""
+        now_ms, job_id = given.at_ms, given.job_id
+        await self._send(encode(given, topic=FEEDBACK.name, key=job_id, event_id=given.id, source=self.source, now_ms=now_ms))
 
     async def cancel(self, job_id: str, reason: str) -> None:
         """Tells everybody to stop working on a job."""

@@ -12,6 +12,8 @@ from infra.kafka.broker import Kafka, Reader
 from infra.kafka.log import Incoming, Outgoing, Partition
 from schemas.control import (
     RESOURCE,
+    Alerting,
+    Analyst,
     Approval,
     DeploymentState,
     Environment,
@@ -19,6 +21,7 @@ from schemas.control import (
     Model,
     Operator,
     Organization,
+    PriceEntry,
     Project,
     Resource,
     Team,
@@ -53,6 +56,9 @@ class ControlTable:
         self.identity_providers: dict[str, IdentityProvider] = {}
         self.approvals: dict[str, Approval] = {}
         self.deployment_states: dict[str, DeploymentState] = {}
+        self.prices: dict[str, PriceEntry] = {}
+        self.alertings: dict[str, Alerting] = {}
+        self.analysts: dict[str, Analyst] = {}
         self.keys_by_hash: dict[str, VirtualKey] = {}
         self.operators_by_hash: dict[str, Operator] = {}
         self.version = 0
@@ -68,7 +74,15 @@ class ControlTable:
             "identity_provider": self.identity_providers,
             "approval": self.approvals,
             "deployment_state": self.deployment_states,
+            "price": self.prices,
+            "alerting": self.alertings,
+            "analyst": self.analysts,
         }
+
+    @property
+    def alerting(self) -> Alerting:
+        """The house's rules for alerts and its channels, as somebody wrote them or as they are without."""
+        return self.alertings.get("default") or Alerting()
 
     def get(self, key: str) -> Resource | None:
         """The resource under a record key."""

@@ -99,6 +99,8 @@ class Usage(Kept):
     output_tokens: int | None = None
     output_tokens_details: OutputTokensDetails | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    server_tool_use: JsonObject | None = None
 
 
 def _by_type(*known: str) -> Discriminator:

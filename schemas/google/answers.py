@@ -71,14 +71,30 @@ class PromptFeedback(_Told):
     block_reason: str | None = None
 
 
+class ModalityCount(_Told):
+    """Tokens of a modality: TEXT, IMAGE, VIDEO, AUDIO, DOCUMENT."""
+
+    modality: str = ""
+    token_count: int = 0
+
+
 class UsageMetadata(_Told):
-    """Tokens. The prompt includes what was cached; thoughts and tool results are apart, and are added."""
+    """Tokens. The prompt includes what was cached; thoughts and tool results are apart, and are added.
+
+    The details say of which modality they are; `traffic_type` is Vertex AI's: ON_DEMAND, ON_DEMAND_FLEX, ON_DEMAND_PRIORITY or
+    PROVISIONED_THROUGHPUT.
+    """
 
     prompt_token_count: int = 0
     cached_content_token_count: int = 0
     tool_use_prompt_token_count: int = 0
     candidates_token_count: int = 0
     thoughts_token_count: int = 0
+    prompt_tokens_details: tuple[ModalityCount, ...] | None = None
+    cache_tokens_details: tuple[ModalityCount, ...] | None = None
+    tool_use_prompt_tokens_details: tuple[ModalityCount, ...] | None = None
+    candidates_tokens_details: tuple[ModalityCount, ...] | None = None
+    traffic_type: str | None = None
 
 
 class GenerateContentResponse(_Told):

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "budgets": "Budgets of any level: set, list, explain, remove.",
     "limits": "Limits of any level: set, list.",
     "operators": "Credentials for administration, with a role: create, list, show, set, revoke.",
+    "analysts": "Users of ClickHouse who read one organization's rows: create, list, rotate, revoke.",
     "identity-providers": "OIDC issuers whose tokens say who asks: create, list, show, set, delete.",
     "models": "Models and their deployments: list, show.",
     "deployments": "Deployments as they are now: list, drain, resume.",
@@ -30,12 +31,17 @@ COMMANDS: dict[str, str] = {
     "policy": "Explain a policy: of a key or a team, of a job then and now.",
     "events": "Who changed what, when and why.",
     "approvals": "Ask for a key, more budget or a model: ask, list, show, grant, refuse, collect.",
-    "alerts": "Alerts: budgets that burn, keys that run away.",
+    "alerts": "Alerts: budgets that burn, keys that run away; and who is told.",
     "webhooks": "Webhooks: secrets, and a test event.",
     "submit": "Send a file of batch lines straight to Kafka, and wait for the results.",
+    "top": "Live traffic, spend, lanes and deployments.",
     "trace": "The way of a job: every stage, every provider call, with times and cost.",
     "jobs": "Asynchronous jobs of all teams: list, show, cancel.",
     "dead": "Dead letters: list, show, replay.",
+    "prices": "Prices: list, show, check, diff, reprice.",
+    "report": "Who used what, and who pays: chargeback, invoice, focus, forecast, savings.",
+    "reconcile": "Compare a provider's invoice or usage export with our books.",
+    "audit": "Prompts and answers as they were kept: show, export, verify, erase, erasures.",
     "sql": "Ask ClickHouse: usage, attempts, chargeback.",
 }
 
@@ -74,7 +80,16 @@ def _app_of(name: str) -> typer.Typer:
 
             return keys.app
         case (
-            "organization" | "projects" | "environments" | "users" | "operators" | "budgets" | "limits" | "models" | "deployments"
+            "organization"
+            | "projects"
+            | "environments"
+            | "users"
+            | "operators"
+            | "budgets"
+            | "limits"
+            | "models"
+            | "deployments"
+            | "analysts"
         ):
             return import_module(f"services.cli.{name}").app
         case "identity-providers":
@@ -98,9 +113,9 @@ def _app_of(name: str) -> typer.Typer:
 
             return _alone(events)
         case "alerts":
-            from services.cli.alerts import alerts
+            from services.cli import alerts
 
-            return _alone(alerts)
+            return alerts.app
         case "webhooks":
             from services.cli import webhooks
 
@@ -113,10 +128,30 @@ def _app_of(name: str) -> typer.Typer:
             from services.cli.trace import trace
 
             return _alone(trace)
+        case "top":
+            from services.cli.top import top
+
+            return _alone(top)
         case "jobs":
             from services.cli import jobs
 
             return jobs.app
+        case "prices":
+            from services.cli import prices
+
+            return prices.app
+        case "report":
+            from services.cli import report
+
+            return report.app
+        case "reconcile":
+            from services.cli.reconcile import reconcile
+
+            return _alone(reconcile)
+        case "audit":
+            from services.cli import audit
+
+            return audit.app
         case "dead":
             from services.cli import dead
 
@@ -134,9 +169,9 @@ def _alone(command: Callable[..., None]) -> typer.Typer:
 
 
 def _defaults(command: object, defaults: dict[str, object]) -> dict[str, object]:
-    """The defaults of a command, or of each command in a group."""
+    """The defaults of a command; of a group, its own and those of each command in it."""
     if isinstance(command, TyperGroup):
-        return {name: _defaults(sub, defaults) for name, sub in command.commands.items()}
+        return defaults | {name: _defaults(sub, defaults) for name, sub in command.commands.items()}
     return defaults
 
 

@@ -1,5 +1,6 @@
 """The running system as a command sees it: where its parts are, and its admin API."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -9,6 +10,7 @@ import httpx
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from infra.secret_files import SERVICE, password_file
 from infra.settings import Settings
 from schemas.base import JsonObject
 from services.cli import endpoints
@@ -71,11 +73,19 @@ def find(data_dir: Path | None) -> System:
     here = endpoints.read(settings.data_dir)
     known = here or endpoints.Endpoints()
     given = (settings.url, settings.kafka, settings.redis, settings.clickhouse)
-    running = (known.http, known.kafka, known.redis, known.clickhouse)
+    running = (known.http, known.kafka, known.redis, _with_password(known.clickhouse, settings.data_dir))
     first, second = (running, given) if data_dir is not None and here else (given, running)
     http, kafka, redis, clickhouse = (a or b for a, b in zip(first, second, strict=True))
     is_local = http == known.http and here is not None
     return System(settings, http.rstrip("/"), kafka, redis, clickhouse, known.pids if is_local else {}, is_local)
+
+
+def _with_password(clickhouse: str, data_dir: Path) -> str:
+    """The embedded ClickHouse is asked as the user who may do all, by whoever may read its password."""
+    path = password_file(data_dir)
+    if "@" in clickhouse or "://" not in clickhouse or not os.access(path, os.R_OK):
+        return clickhouse
+    return clickhouse.replace("://", f"://{SERVICE}:{path.read_text().strip()}@", 1)
 
 
 def load_settings(data_dir: Path | None) -> Settings:

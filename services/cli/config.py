@@ -15,7 +15,7 @@ from schemas.base import JsonObject
 from services.cli.client import Api, DataDir, Json, System, find, load_settings
 from services.cli.output import Failed, cell, emit, line, note
 from services.cli.plan import changes, drift, render, render_drift
-from services.cli.prices import unpriced
+from services.cli.pricing import unpriced
 from services.portal.config import ConfigError, Parsed, gone, import_litellm, outlived, read
 from services.portal.declared import Configuration
 
@@ -245,7 +245,7 @@ def read_and_warn(files: list[Path], settings: Settings, *, as_json: bool = Fals
         note(f"Warning: {cell(warning)}")
     for told in gone(parsed.models or (), datetime.now(UTC).date()):
         note(f"Warning: {cell(told)}")
-    for alias, deployment in unpriced(parsed.models or ()):
+    for alias, deployment in unpriced(parsed.models or (), parsed.prices or ()):
         note(f"Warning: {alias}: {deployment} has no price, so what it costs is booked as 0; write it into model_info")
     return parsed
 

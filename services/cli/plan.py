@@ -99,11 +99,11 @@ def _changes(standing: Configuration, asked: Configuration) -> list[Change]:
     if wanted.organization_policy is not None or wanted.time_zone is not None:
         then["organization"] = _organization(wanted, wanted)
         now["organization"] = _organization(standing, wanted)
-    owned = (key for key in now if key in then or (key.startswith("model/") and wanted.owns_models))
-    now = {key: now[key] for key in owned}
-    if not wanted.owns_models:
-        then = {key: content for key, content in then.items() if not key.startswith("model/")}
-        now = {key: content for key, content in now.items() if key in then}
+    owns = {"model/": wanted.owns_models, "price/": wanted.owns_prices}
+    as_they_are = tuple(kind for kind, owned in owns.items() if not owned)
+    whole = tuple(kind for kind, owned in owns.items() if owned)
+    then = {key: content for key, content in then.items() if not key.startswith(as_they_are)}
+    now = {key: content for key, content in now.items() if key in then or key.startswith(whole)}
     found = [_change(key, now.get(key), then.get(key)) for key in sorted(now | then)]
     return [change for change in found if change is not None]
 
@@ -117,6 +117,8 @@ def _contents(configuration: Configuration) -> dict[str, JsonObject]:
         **{f"environment/{e.team}/{e.project}/{e.name}": _content(e.policy) for e in configuration.environments},
         **{f"user/{u.name}": _content(u.policy) | _content(u, only={"memberships"}) for u in configuration.users},
         **{f"identity_provider/{p.name}": _content(p) for p in configuration.identity_providers},
+        **{f"price/{p.name}": _content(p) for p in configuration.prices},
+        **({"alerting/default": _content(configuration.alerts)} if configuration.alerts else {}),
     }
 
 
@@ -157,7 +159,7 @@ def _narrowed(change: Change, still: set[tuple[str, str]]) -> Change | None:
 
 def _content(resource: BaseModel, only: set[str] | None = None) -> JsonObject:
     """What somebody wrote: not what the portal adds."""
-    dumped: JsonObject = resource.model_dump(mode="json", include=only, exclude={"kind", "version", "created_ms"})
+    dumped: JsonObject = resource.model_dump(mode="json", include=only, exclude={"kind", "version", "created_ms", "since_ms"})
     return dumped
 
 

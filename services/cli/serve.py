@@ -3,13 +3,16 @@
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.settings import Settings
 from services.cli import endpoints
 from services.cli.compose import PUBLIC, ServiceName, base_url, listen, own_pids, run, run_loop
+
+if TYPE_CHECKING:
+    from infra.embedded.stack import Stack
 
 
 def serve(
@@ -36,12 +39,13 @@ def serve(
 
     async def main() -> None:
         async with AsyncExitStack() as parts:
-            served = settings
+            shown, served = settings.clickhouse, settings
             if name == "accounting" and not settings.clickhouse:
-                served = settings.model_copy(update={"clickhouse": await _own_clickhouse(settings.data_dir, parts)})
+                books = await _own_clickhouse(settings.data_dir, parts)
+                shown, served = books.clickhouse, settings.model_copy(update={"clickhouse": books.clickhouse_for_services})
 
             async def ready() -> None:
-                addresses = {"kafka": served.kafka, "redis": served.redis_url, "clickhouse": served.clickhouse}
+                addresses = {"kafka": served.kafka, "redis": served.redis_url, "clickhouse": shown}
                 if name == "ingress":
                     addresses["http"] = base_url(listener)
                 pids = own_pids(names)
@@ -54,7 +58,7 @@ def serve(
     run_loop(main)
 
 
-async def _own_clickhouse(data_dir: Path, parts: AsyncExitStack) -> str:
+async def _own_clickhouse(data_dir: Path, parts: AsyncExitStack) -> "Stack":
     """Without SLUICE_CLICKHOUSE the books are kept on this machine, by the engine that `sluice up` uses."""
     from infra.embedded.parts import CLICKHOUSE
     from infra.embedded.stack import Stack
@@ -62,4 +66,4 @@ async def _own_clickhouse(data_dir: Path, parts: AsyncExitStack) -> str:
     stack = Stack(data_dir, parts=(CLICKHOUSE,))
     await stack.start()
     parts.push_async_callback(stack.stop)
-    return stack.clickhouse
+    return stack

@@ -89,7 +89,8 @@ async def _up(settings: Settings, listener: socket.socket, wanted: Wanted, *, pr
     except PartFailed as failure:
         sys.exit(str(failure))
     try:
-        found = settings.model_copy(update={"kafka": stack.kafka, "redis": stack.redis, "clickhouse": stack.clickhouse})
+        addresses = {"kafka": stack.kafka, "redis": stack.redis, "clickhouse": stack.clickhouse_for_services}
+        found = settings.model_copy(update=addresses)
         if processes:
             listener.close()
             await _up_in_processes(found, int(url.rsplit(":", 1)[1]), services, note, ready)

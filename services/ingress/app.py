@@ -18,6 +18,7 @@ from services.ingress.door import AHEAD, Door
 from services.ingress.handler import Admissions
 from services.ingress.http.completions import Completions
 from services.ingress.http.documents import asyncapi_json, openapi_json
+from services.ingress.http.feedback import FeedbackDoor
 from services.ingress.http.job_tokens import Tokens
 from services.ingress.http.jobs import Jobs
 from services.ingress.http.messages_api import MessagesFront, TokenCounts
@@ -41,7 +42,7 @@ class Ingress:
         self._webhooks = Webhooks(platform)
         providers = platform.control.table.identity_providers
         self._identity_tokens = IdentityTokens(lambda: list(providers.values()), platform.clock)
-        self._estimator = Estimator(platform.control.table, PriceBook())
+        self._estimator = Estimator(platform.control.table, PriceBook(platform.control.table))
         admissions = Admissions(platform, self._webhooks.check_target, self._identity_tokens, self._estimator)
         self._answers = Answers(platform, self._inbox, post, platform.records(self.name))
         completions = Completions(platform, admissions, self._answers)
@@ -67,6 +68,7 @@ class Ingress:
             Route("/v1/jobs/{id}", jobs.cancel, methods=["DELETE"]),
             Route("/v1/jobs/{id}/events", jobs.events),
             Route("/v1/job_tokens", tokens.mint, methods=["POST"]),
+            Route("/v1/feedback", FeedbackDoor(admissions, post, platform.clock).give, methods=["POST"]),
             *self._batches.routes,
             *response_routes(platform, admissions, self._answers, completions, jobs),
             Route("/openapi.json", openapi_json),

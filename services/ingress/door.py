@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter, ValidationError
 
 from infra.credentials import JobTokens
-from infra.kafka.envelope import Poison, explain, header
+from infra.kafka.envelope import Poison, explain, header, trace_context
 from infra.kafka.log import Incoming, Partition
 from infra.kafka.post import Post, result_id
 from infra.kafka.stage import lane_of
 from infra.kafka.turns import Ahead
 from infra.platform import Platform
-from infra.telemetry import metrics, spans
+from infra.telemetry import genai, metrics
 from schemas.base import JsonObject
 from schemas.batch import URL_TO_API, BatchLine, BatchResponse, BatchResult
 from schemas.errors import InvalidKey, InvalidRequest, NotAllowed, SluiceError, Unavailable
@@ -54,12 +54,16 @@ class Door:
             await self._post.dead(record, reason)
             return
         job_id = self._job_id(record)
-        given = header(record.headers, "traceparent")
-        parent = given if spans.is_traceparent(given) else ""
-        with self._platform.tracing.span(f"receive {record.topic}", parent, "consumer") as traceparent:
-            refusal = await self._admit(identity, line, record, job_id, traceparent)
+        parent, sample = trace_context(record.headers), identity.policy.tracing.sample
+        with self._platform.tracing.span(f"receive {record.topic}", parent, "consumer", sample) as span:
+            if span.recording:
+                span.set(genai.record(record.topic, record.partition, record.offset, "sluice-door", "receive"))
+                span.set({genai.SLUICE_JOB: job_id})
+            refusal = await self._admit(identity, line, record, job_id, span.context)
+            if refusal and span.recording and refusal.response is not None:
+                span.set({genai.ERROR_TYPE: str(refusal.response.status_code)})
             if refusal and not (suspect and await self._is_told(identity, refusal, record)):
-                await self._post.refuse(identity.team.name, refusal, traceparent)
+                await self._post.refuse(identity.team.name, refusal, span.context)
 
     def team_of(self, record: Incoming) -> bytes:
         """Whose record it is, for fairness: by its token, since its key says what the sender likes."""

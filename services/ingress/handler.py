@@ -19,7 +19,7 @@ from infra.redis import admission
 from infra.redis.admission import Attached, Charge, Keeping, NoRoom, admit
 from infra.redis.client import RedisUnavailable
 from infra.redis.listing import list_key
-from infra.telemetry import metrics
+from infra.telemetry import meters, metrics
 from schemas.base import JsonObject
 from schemas.errors import (
     DeadlineExceeded,
@@ -356,5 +356,7 @@ def checked(model: type[B], body: JsonObject) -> B:
 
 def refused(error: SluiceError) -> SluiceError:
     """Counts a refusal."""
-    metrics.REFUSED.labels(error.fault().code or error.type).inc()
+    fault = error.fault()
+    metrics.REFUSED.labels(fault.code or fault.type).inc()
+    meters.failed(fault)
     return error

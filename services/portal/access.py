@@ -33,6 +33,10 @@ class Right(StrEnum):
     """Make teams, change their policies; users and their memberships."""
     OPERATE = "operate"
     """Cancel and replay jobs, replay dead letters."""
+    AUDIT = "audit"
+    """Look at what is kept of prompts and answers."""
+    ERASE = "erase"
+    """Erase what a person or a key has asked."""
     PLATFORM = "platform"
     """Models, identity providers, operators, the configuration, the organization itself."""
 
@@ -42,7 +46,7 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.ORGANIZATION_ADMIN: frozenset(Right) - {Right.PLATFORM},
     Role.TEAM_ADMIN: frozenset({Right.READ, Right.ASK, Right.KEYS, Right.POLICY, Right.OPERATE}),
     Role.MEMBER: frozenset({Right.READ, Right.ASK}),
-    Role.AUDITOR: frozenset({Right.READ}),
+    Role.AUDITOR: frozenset({Right.READ, Right.AUDIT}),
     Role.FINANCE: frozenset({Right.READ, Right.BUDGET}),
 }
 

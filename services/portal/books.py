@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
-from infra.clickhouse.client import ClickHouse, ClickHouseError, open_clickhouse
+from infra.clickhouse.client import ClickHouse, ClickHouseError, Columns, open_clickhouse
 from schemas.errors import InvalidRequest, Unavailable
 
 _ANSWER_S = 10.0
@@ -104,7 +104,7 @@ class Books:
 
     async def job(self, job_id: str) -> JobBooked | None:
         """The job of this id, if it has ended and is booked."""
-        rows = await self._ask(_JOB, {"job": job_id})
+        rows = await self.ask(_JOB, {"job": job_id})
         return JobBooked.model_validate(rows[0]) if rows else None
 
     async def documents(self, versions: Mapping[str, int]) -> list[Document]:
@@ -115,7 +115,7 @@ class Books:
         if not versions:
             return []
         asked = {"resources": list(versions), "versions": sorted(set(versions.values())), "most": _MOST_DOCUMENTS}
-        found = (Document(**row) for row in await self._ask(_DOCUMENTS, asked))  # pyright: ignore[reportArgumentType]
+        found = (Document(**row) for row in await self.ask(_DOCUMENTS, asked))  # pyright: ignore[reportArgumentType]
         return [document for document in found if versions[document.resource] == document.version]
 
     async def events(self, asked: EventsAsked, teams: Collection[str] | None) -> tuple[list[EventShown], str | None]:
@@ -132,7 +132,7 @@ class Books:
             parameters["teams"] = sorted(teams)
         if asked.after is not None:
             parameters |= {"after": asked.after, "at": await self._at(asked.after)}
-        rows = await self._ask(_EVENTS.format(conditions=" AND ".join(_conditions(parameters)) or "1"), parameters)
+        rows = await self.ask(_EVENTS.format(conditions=" AND ".join(_conditions(parameters)) or "1"), parameters)
         shown = [_shown(row) for row in rows[: asked.limit]]
         return shown, shown[-1].id if len(rows) > asked.limit else None
 
@@ -141,13 +141,14 @@ class Books:
             await self._clickhouse.close()
 
     async def _at(self, event_id: str) -> int:
-        for row in await self._ask(_PLACE, {"id": event_id}):
+        for row in await self.ask(_PLACE, {"id": event_id}):
             return _number(row["at_ms"])
         raise InvalidRequest(f"There is no event {event_id[:64]!r} to go on from.", param="after")
 
-    async def _ask(self, sql: str, parameters: Mapping[str, object]) -> list[dict[str, object]]:
+    async def ask(self, sql: str, parameters: Mapping[str, object], answer_s: float = _ANSWER_S) -> list[dict[str, object]]:
+        """The rows of a SELECT that is ours: `{name:Type}` in it takes its value from `parameters`."""
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(answer_s):
                 clickhouse = await self._opened()
                 return await clickhouse.query(sql, parameters)
         except (ClickHouseError, TimeoutError) as error:
@@ -156,6 +157,16 @@ class Books:
                 f"The books can't be read now ({type(error).__name__}). `sluice doctor` says whether ClickHouse is there.",
                 code="books_unavailable",
                 retry_after_s=2,
+            ) from error
+
+    async def add(self, table: str, columns: Columns, token: str) -> None:
+        """Writes rows of ours; the same `token` a second time does nothing."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await (await self._opened()).insert(table, columns, token)
+        except (ClickHouseError, TimeoutError) as error:
+            raise Unavailable(
+                f"The books can't be written now ({type(error).__name__}). Try again.", code="books_unavailable", retry_after_s=2
             ) from error
 
     async def _opened(self) -> ClickHouse:

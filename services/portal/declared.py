@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, field_validator
 
 from infra.kafka.table import ControlTable
+from schemas.alerting import Alerting
 from schemas.budget import Budget, is_time_zone
 from schemas.control import (
     Environment,
@@ -29,6 +30,7 @@ from schemas.control import (
 from schemas.errors import InvalidRequest
 from schemas.ids import IdPrefix
 from schemas.policy import Policy
+from schemas.prices import PriceEntry
 from services.portal import policy as portal_policy
 
 R = TypeVar("R", Team, Project, Environment, User, IdentityProvider)
@@ -73,8 +75,8 @@ class UserPolicy(BaseModel):
 class Configuration(BaseModel):
     """PUT and GET /admin/v1/config: everything that is set by policy as code.
 
-    `models`: these and no others, unless `owns_models` is false: then they stay as they are. `organization_members`: which
-    members of the organization's policy are meant; null: all. All else that isn't named stays.
+    `models`: these and no others, unless `owns_models` is false: then they stay as they are; so `prices`. `organization_members`:
+    which members of the organization's policy are meant; null: all. All else that isn't named stays.
     """
 
     models: list[Model] = Field(default_factory=list[Model])
@@ -87,6 +89,9 @@ class Configuration(BaseModel):
     environments: list[EnvironmentPolicy] = Field(default_factory=list[EnvironmentPolicy])
     users: list[UserPolicy] = Field(default_factory=list[UserPolicy])
     identity_providers: list[IdentityProvider] = Field(default_factory=list[IdentityProvider])
+    alerts: Alerting | None = None
+    prices: list[PriceEntry] = Field(default_factory=list[PriceEntry])
+    owns_prices: bool = False
 
     @field_validator("time_zone")
     @classmethod
@@ -123,6 +128,8 @@ def standing(table: ControlTable) -> Configuration:
         ],
         users=[UserPolicy(name=u.name, policy=u.policy, memberships=u.memberships) for _, u in sorted(table.users.items())],
         identity_providers=[p for _, p in sorted(table.identity_providers.items())],
+        alerts=table.alertings.get("default"),
+        prices=[entry for _, entry in sorted(table.prices.items())],
     )
 
 
@@ -167,10 +174,17 @@ def changes(table: ControlTable, asked: Configuration, now_ms: int, fresh: Fresh
         told = {name: getattr(provider, name) for name in _TOLD_OF_PROVIDERS}
         born_provider = IdentityProvider(**told, created_ms=now_ms)
         writes += _written(table.identity_providers.get(provider.name), born_provider, **told)
-    if not wanted.owns_models:
-        return Changes(tuple(writes), ())
-    models, deletes = portal_policy.changed_models(table.models, wanted.models, now_ms)
-    return Changes((*writes, *models), tuple(deletes))
+    writes += _alerting(table.alertings.get("default"), wanted.alerts, now_ms)
+    deletes: list[str] = []
+    if wanted.owns_prices:
+        named = {entry.name for entry in wanted.prices}
+        writes += [write for entry in wanted.prices for write in _priced(table.prices.get(entry.name), entry, now_ms)]
+        deletes += [f"price/{name}" for name in table.prices if name not in named]
+    if wanted.owns_models:
+        models, gone = portal_policy.changed_models(table.models, wanted.models, now_ms)
+        writes += models
+        deletes += gone
+    return Changes(tuple(writes), tuple(deletes))
 
 
 def keeping_grants(policy: Policy, now: Policy | None) -> Policy:
@@ -246,6 +260,26 @@ def _changed_organization(now: Organization, wanted: Configuration) -> list[Reso
     if wanted.time_zone is not None:
         update["time_zone"] = wanted.time_zone
     then = now.model_copy(update=update)
+    return [] if then == now else [then.model_copy(update={"version": now.version + 1})]
+
+
+def _alerting(now: Alerting | None, wanted: Alerting | None, now_ms: int) -> list[Resource]:
+    """Rules and channels as a whole; a channel that stays is as old as it was."""
+    if wanted is None:
+        return []
+    known = now.since_ms if now else {}
+    since = {channel.name: known.get(channel.name, now_ms) for channel in wanted.channels}
+    then = wanted.model_copy(update={"since_ms": since, "version": now.version if now else 1})
+    if now is None or then == now:
+        return [then] if now is None else []
+    return [then.model_copy(update={"version": now.version + 1})]
+
+
+def _priced(now: PriceEntry | None, wanted: PriceEntry, now_ms: int) -> list[Resource]:
+    """One version higher: the version is in the rows of what was priced by it."""
+    if now is None:
+        return [wanted.model_copy(update={"version": 1, "created_ms": now_ms})]
+    then = wanted.model_copy(update={"version": now.version, "created_ms": now.created_ms})
     return [] if then == now else [then.model_copy(update={"version": now.version + 1})]
 
 

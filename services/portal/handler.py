@@ -12,6 +12,7 @@ from schemas.topics import RESULTS
 from services.portal import declared, policy
 from services.portal.access import Actor, Right, check, visible
 from services.portal.budgets import Budgets
+from services.portal.config.alerts import check_channels
 from services.portal.config.references import check_credentials
 from services.portal.declared import Configuration
 from services.portal.keys import Keys, limited
@@ -94,6 +95,7 @@ class Admin:
         """
         check(actor, Right.PLATFORM, what="Applying a configuration")
         check_credentials(wanted.models)
+        check_channels(wanted.alerts)
         async with self.store.writing():
             now_ms = self._platform.clock()
             changes = declared.changes(self.table, wanted, now_ms, lambda prefix: new_id(prefix, now_ms))

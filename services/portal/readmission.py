@@ -19,7 +19,7 @@ class Readmission:
 
     def __init__(self, platform: Platform) -> None:
         self._table, self._redis = platform.control.table, platform.redis
-        self._estimator = Estimator(self._table, PriceBook())
+        self._estimator = Estimator(self._table, PriceBook(self._table))
         self._is_warm = False
 
     async def admitted(self, job: Job) -> Job | Hopeless:

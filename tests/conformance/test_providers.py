@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from benchmarks.mock_answers import answer_text
 from benchmarks.mock_provider import MockProvider
+from infra.usage import canonical
 from schemas.base import JsonObject
 from schemas.control import Deployment, EchoSettings
 from schemas.job import Api
@@ -24,7 +25,6 @@ from services.router.providers.echo import Echo
 from services.router.providers.http import Http
 from services.router.providers.local import DIMENSIONS, Local
 from services.router.providers.openai import OpenAI
-from services.router.usage import canonical
 from tests.fakes.clock import in_virtual_time
 
 SECRET = "sk-provider-CANARY-1234"

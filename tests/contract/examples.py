@@ -4,17 +4,21 @@
 today's models must read it for ever. Messages of real runs will stand beside them.
 """
 
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 
 from schemas.alert import Alert
+from schemas.alerting import Alerting, AlertRules, EmailChannel, Only, SlackChannel, Slo, WebhookChannel
 from schemas.attempt import Attempt
+from schemas.audit import AuditRecord, Heard
 from schemas.base import Message
 from schemas.batch import BatchError, BatchLine, BatchOrder, BatchResponse, BatchResult
 from schemas.budget import Budget, Increase, Period
 from schemas.cancel import Cancel
 from schemas.completion import Completion
 from schemas.control import (
+    Analyst,
     Approval,
     Deployment,
     DeploymentState,
@@ -36,6 +40,7 @@ from schemas.control import (
 )
 from schemas.errors import ProviderError, RateLimited
 from schemas.event import AdminEvent
+from schemas.feedback import Feedback
 from schemas.job import Api, CacheRequest, Caller, Estimate, GuardFinding, Job, JobStatus, Labels, ReplyTo, Step, Verdict
 from schemas.kept import Kept
 from schemas.policy import (
@@ -52,6 +57,7 @@ from schemas.policy import (
     RunawayPolicy,
     WebhookPolicy,
 )
+from schemas.prices import CallPrices, Capacity, Hours, PriceEntry, TokenPrices
 from schemas.reply import Answer, Closed, Delta, Failed, Opened, Reply, Served
 from schemas.roles import Role
 from schemas.slip import Stage
@@ -315,6 +321,34 @@ EXAMPLES: dict[str, Message] = {
     "kept answer": Kept(completion=_COMPLETION, answer=Answer(body='{"id": "x"}', served=_SERVED)),
     "kept failure": Kept(completion=_COMPLETION, failed=Failed(fault=ProviderError("no").fault(), served=_SERVED)),
     "kept stream": Kept(completion=_COMPLETION, stream=('{"choices":[]}',), seq=2),
+    "kept audited stream": Kept(completion=_COMPLETION, seq=2, heard=Heard(text="Grüße", first='{"choices":[]}')),
+    "audit": AuditRecord(
+        job_id=_JOB_ID,
+        content="redacted",
+        salt="5a17",
+        expires_ms=_ACCEPTED_MS + 90 * 86_400_000,
+        caller=_CALLER,
+        api=Api.CHAT,
+        model="small",
+        deployment="small-eu",
+        provider="openai",
+        provider_model="gpt-small-2026",
+        model_version="gpt-small-2026-01 fp_1",
+        status=JobStatus.COMPLETED,
+        error="none",
+        cache="miss",
+        verdict=_VERDICT,
+        policy_version="3.1.4",
+        price_version="genai-prices 0.0.40",
+        accepted_ms=_ACCEPTED_MS,
+        ended_ms=_ACCEPTED_MS + 900,
+        ended_by="router",
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+        prompt='{"messages": []}',
+        context="[]",
+        completion='{"choices": []}',
+        kinds=("card",),
+    ),
     "organization": Organization(id="org_1", name="acme", version=2, policy=_WRITTEN_POLICY),
     "team": Team(
         id="team_1",
@@ -377,6 +411,17 @@ EXAMPLES: dict[str, Message] = {
         created_ms=_ACCEPTED_MS,
         expires_ms=_ACCEPTED_MS + 86_400_000,
     ),
+    "analyst": Analyst(
+        name="finance",
+        organization="acme",
+        teams=("fraud",),
+        sha256="e" * 64,
+        last4="77bc",
+        version=3,
+        revoked=True,
+        created_ms=_ACCEPTED_MS,
+        rotated_ms=_ACCEPTED_MS + 60_000,
+    ),
     "identity provider": IdentityProvider(
         name="okta",
         issuer="https://acme.okta.example/oauth2/default",
@@ -426,6 +471,29 @@ EXAMPLES: dict[str, Message] = {
         severity="critical",
         message="team/fraud has spent 40.00 of 50.00 USD in 2026-11: 80% of its budget",
         facts={"share": 0.8, "period": "2026-11"},
+        same="2c26b46b68ffc68ff99b453c",
+        link="https://sluice.acme.example/admin/v1/alerts/alert_1",
+    ),
+    "alerting": Alerting(
+        rules=AlertRules(slos={"gpt-4o-mini": Slo(ttft_ms=2000, objective=0.995), "*": Slo(ttft_ms=5000)}),
+        channels=(
+            WebhookChannel(name="pager", url="https://pager.example/hook", secret="vault:secret/data/pager#key"),
+            SlackChannel(name="ops", url="env:SLACK_URL", only=Only(severities=("critical",))),
+            EmailChannel(name="finance", to=("finance@acme.example",), only=Only(kinds=("budget_forecast",), teams=("fraud",))),
+        ),
+        since_ms={"pager": _ACCEPTED_MS, "ops": _ACCEPTED_MS, "finance": _ACCEPTED_MS},
+        version=2,
+    ),
+    "feedback": Feedback(
+        id="fb_0199a1b2c3d47e5f8a9b0c1d2e3f4a5b",
+        at_ms=1_800_000_001_000,
+        job_id=_JOB_ID,
+        caller=_CALLER,
+        name="helpfulness",
+        author="ada",
+        score=-1,
+        label="too long",
+        comment="It said the same thing twice.",
     ),
     "event": AdminEvent(
         id="evt_2",
@@ -485,6 +553,55 @@ EXAMPLES: dict[str, Message] = {
         cooldown_s=30,
     ),
     "model": Model(name="small", deployments=(_DEPLOYMENT, _ECHO), version=4, owned_by="platform team", created_ms=_ACCEPTED_MS),
+    "price of the house": PriceEntry(
+        name="azure-2026",
+        provider="azure",
+        model="gpt-5*",
+        since=date(2026, 11, 1),
+        until=date(2027, 11, 1),
+        per_million=TokenPrices(input=Decimal("1.25"), output=Decimal(10), cache_read=Decimal("0.125")),
+        per_call=CallPrices(request=Decimal("0.0001"), web_search=Decimal("0.01")),
+        tiers={"batch": Decimal("0.5"), "flex": Decimal("0.5")},
+        multiplier=Decimal("0.85"),
+        regions={"eu-central-1": Decimal("1.1")},
+        hours=(Hours(begin=time(16, 30), end=time(0, 30), multiplier=Decimal("0.5")),),
+        margin=Decimal("1.05"),
+        version=3,
+        created_ms=_ACCEPTED_MS,
+    ),
+    "price of capacity": PriceEntry(
+        name="ptu",
+        deployment="azure/gpt-5#2",
+        since=date(2026, 11, 1),
+        capacity=Capacity(hourly_usd=Decimal(100), tokens_per_hour=1_000_000),
+    ),
+    "completion of audio and searches": _COMPLETION.model_copy(
+        update={
+            "attempts": (
+                _ATTEMPT.model_copy(
+                    update={
+                        "usage": Usage(
+                            input_tokens=1200,
+                            cache_read_tokens=1024,
+                            input_audio_tokens=900,
+                            cache_read_audio_tokens=800,
+                            input_image_tokens=100,
+                            output_tokens=300,
+                            output_audio_tokens=200,
+                            output_image_tokens=10,
+                            rejected_prediction_tokens=20,
+                            web_searches=2,
+                            storage_searches=1,
+                            code_executions=1,
+                            audio_ms=1500,
+                            source="provider",
+                        ),
+                        "margin_usd": Decimal("0.0001"),
+                    }
+                ),
+            )
+        }
+    ),
     "drained deployment": DeploymentState(
         id="azure/gpt-5#2", drained=True, why="moves to another region", since_ms=_ACCEPTED_MS, version=2
     ),

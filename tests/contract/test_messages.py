@@ -19,7 +19,7 @@ from schemas.publish import schemas as published
 from tests.contract.examples import EXAMPLES, RECORDED
 
 OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
-FREE = ("body", "metadata", "actions", "payload", "facts", "wanted", "before", "after")
+FREE = ("body", "metadata", "actions", "payload", "facts", "wanted", "before", "after", "slos", "since_ms", "tiers", "regions")
 """Members that hold somebody else's names."""
 
 READERS: dict[str, TypeAdapter[Message]] = {message.TYPE: TypeAdapter(cast("type[Message]", message)) for message in MESSAGES} | {

@@ -11,10 +11,12 @@ from starlette.applications import Starlette
 from infra.credentials import JobTokens, key_hash
 from infra.faults import on_error
 from infra.kafka.neighbours import Neighbours
+from infra.kafka.stage import Load
 from infra.platform import Platform
 from infra.settings import Settings
 from infra.signing import Signer
 from schemas.control import (
+    Analyst,
     Deployment,
     Environment,
     IdentityProvider,
@@ -28,7 +30,7 @@ from schemas.control import (
 )
 from schemas.errors import SluiceError
 from schemas.roles import Role
-from schemas.topics import Topic
+from schemas.topics import Lane, Topic
 from services.portal.app import Portal, build
 from tests.fakes.clock import FakeClock
 from tests.fakes.control import FakeControl
@@ -53,6 +55,7 @@ def house() -> list[Any]:
         User(id="user_1", name="ada"),
         IdentityProvider(name="okta", issuer="https://okta.example", audiences=("sluice",)),
         Model(name="small", deployments=(Deployment(id="d", provider="echo", model="echo"),)),
+        Analyst(name="ann", organization="default", sha256="0" * 64, last4="0000"),
         Operator(id="op_1", name="nobody", role=Role.AUDITOR, sha256="0" * 64, last4="0000"),
     ]
     for team in (OWN, OTHER):
@@ -136,3 +139,6 @@ class House:
 class _Loads:
     def lightest(self, topic: str, partitions: Any, chance: int) -> int:
         return partitions[0]
+
+    def lane(self, lane: Lane) -> Load:
+        return Load(0, 0)

@@ -82,6 +82,9 @@ class Keyspace:
         found = self._hash(key)
         return [found.get(name) for name in names]
 
+    def hgetall(self, key: bytes) -> Value:
+        return [part for pair in self._hash(key).items() for part in pair]
+
     def hvals(self, key: bytes) -> Value:
         return list[Value](self._hash(key).values())
 
@@ -245,7 +248,7 @@ class LuaRedis(Redis):
 
 _COMMANDS = (
     *("time", "exists", "del", "pexpire", "pexpireat", "pttl", "get", "mget", "set"),
-    *("hget", "hmget", "hvals", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
+    *("hget", "hgetall", "hmget", "hvals", "hexists", "hset", "hsetnx", "hdel", "hincrby"),
     *(
         "zadd",
         "zrem",

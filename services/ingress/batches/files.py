@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from infra.clock import Clock
 from infra.objects import ObjectStore
+from schemas.job import Caller
 from schemas.openai.batches import Batch
 from schemas.openai.files import OpenAIFile, Purpose
 
@@ -21,6 +22,12 @@ DEFAULT_LIFE_S = 30 * 86_400
 _ID = re.compile(r"(file|batch)_[0-9a-f]{32}")
 _AT_ONCE = 32
 _MARKS = "expiring"
+
+
+class _Known(OpenAIFile):
+    """What lies beside a file. `uploaded_by`: for who erases what is somebody's."""
+
+    uploaded_by: Caller | None = None
 
 
 class Files:
@@ -34,11 +41,11 @@ class Files:
         self._clock = clock
 
     async def upload(
-        self, team: str, file_id: str, filename: str, chunks: AsyncIterator[bytes], life_s: int | None
+        self, team: str, file_id: str, filename: str, chunks: AsyncIterator[bytes], life_s: int | None, by: Caller | None = None
     ) -> OpenAIFile:
-        """Keeps an input file. Raises what `chunks` raises; then nothing is kept."""
+        """Keeps an input file, and who uploaded it. Raises what `chunks` raises; then nothing is kept."""
         size = await self._store.put_chunks(_content(team, file_id), chunks)
-        return await self._enter(team, file_id, filename, "batch", size, life_s or DEFAULT_LIFE_S)
+        return await self._enter(team, file_id, filename, "batch", size, life_s or DEFAULT_LIFE_S, by)
 
     async def keep(self, team: str, file_id: str, filename: str, path: Path, life_s: int | None) -> OpenAIFile:
         """Keeps a file that a batch has made. Kept again under its id, it replaces the earlier one."""
@@ -111,11 +118,14 @@ class Files:
         except (FileNotFoundError, ValidationError):
             return None
 
-    async def _enter(self, team: str, file_id: str, filename: str, purpose: Purpose, size: int, life_s: int) -> OpenAIFile:
+    async def _enter(
+        self, team: str, file_id: str, filename: str, purpose: Purpose, size: int, life_s: int, by: Caller | None = None
+    ) -> OpenAIFile:
         now_s = self._now_s()
         file = OpenAIFile(id=file_id, bytes=size, created_at=now_s, expires_at=now_s + life_s, filename=filename, purpose=purpose)
         await self._mark(f"files/{team}/{file_id}", now_s + life_s)
-        await self._store.put(_known(team, file_id), file.model_dump_json().encode())
+        known = _Known(**file.model_dump(), uploaded_by=by).model_dump_json(exclude_none=True)
+        await self._store.put(_known(team, file_id), known.encode())
         return file
 
     async def _mark(self, name: str, expires_s: int) -> None:

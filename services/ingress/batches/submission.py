@@ -7,7 +7,7 @@ from typing import Protocol
 from infra.kafka.post import Post, result_id
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
-from infra.telemetry import metrics
+from infra.telemetry import genai, metrics
 from schemas.batch import BatchError, BatchLine, BatchOrder, BatchResponse, BatchResult
 from schemas.errors import DeadlineExceeded, KeyPaused, Overloaded, RateLimited, SluiceError, Unavailable
 from schemas.ids import uuid7_hex
@@ -48,14 +48,23 @@ class Submission(Lines):
 
     async def submit(self, order: BatchOrder, line: BatchLine) -> None:
         reply_to = ReplyTo(kind="batch", partition=results_partition(order.id), batch_id=order.id)
-        with self._platform.tracing.span("submit batch line", "", "internal") as traceparent:
+        with self._platform.tracing.span("submit batch line", "", "internal", self._sample(order)) as span:
             try:
                 admitted = await self._admit(order, line, reply_to)
             except SluiceError as error:
-                await self._post.refuse_line(reply_to, self._refusal(order, line, refused(error)), traceparent)
+                span.fail(error)
+                await self._post.refuse_line(reply_to, self._refusal(order, line, refused(error)), span.context)
                 return
+            span.set({genai.SLUICE_JOB: admitted.job.id})
             metrics.ADMITTED.labels(Lane.BATCH.value, "batch").inc()
-            await self._post.forward(admitted.job, traceparent)
+            await self._post.forward(admitted.job, span.context)
+
+    def _sample(self, order: BatchOrder) -> float:
+        """The share of its lines whose traces are recorded."""
+        try:
+            return self._admissions.identify_again(order.caller, order.groups).policy.tracing.sample
+        except SluiceError:
+            return 0
 
     async def abandon(self, order: BatchOrder, custom_id: str) -> None:
         job_id = self._job_id(order, custom_id)

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
-from infra.telemetry.spans import GEN_AI_OPERATION, GEN_AI_REQUEST_MODEL
 from schemas.base import JsonObject
 from schemas.errors import InternalError, SluiceError
 from schemas.job import Api, Job
@@ -24,6 +23,7 @@ from services.ingress.http.fronts import Front, OpenAIFront
 from services.ingress.http.requests import credentials, disconnected, parse_object, read_body, read_request
 from services.ingress.http.responses import accepted, job_headers, served_headers
 from services.ingress.http.streams import EventStream
+from services.ingress.http.tracing import opened, traced
 from services.ingress.idempotency import repeatable
 from services.ingress.identities import Identity
 from services.ingress.job_object import NOT_KNOWN_YET, job_object
@@ -79,10 +79,9 @@ class Completions:
         preference = policy.preference(http.headers.get("prefer"))
         body = front.body(given, later=preference.respond_async)
         request = replace(read_request(api, http.headers, body, again), endpoint=front.endpoint)
-        attributes = {GEN_AI_OPERATION: policy.operation(api), GEN_AI_REQUEST_MODEL: str(given.get("model", ""))[:256]}
-        with self._platform.tracing.span(f"POST {http.scope['path']}", request.traceparent, "server", attributes) as traceparent:
-            asked = Asked(began, preference, traceparent, front)
-            return await self._admitted(http, identity, request, asked)
+        sample = identity.policy.tracing.sample
+        span = opened(self._platform.tracing, http, request.traceparent, policy.operation(api), given, sample)
+        return await traced(span, self._admitted(http, identity, request, Asked(began, preference, span.context, front)))
 
     async def _admitted(self, http: HttpRequest, identity: Identity, request: Request, asked: Asked) -> Response:
         try:

@@ -21,6 +21,7 @@ from schemas.openai.requests import ChatRequest, CompletionRequest, EmbeddingReq
 from schemas.reply import Reply
 from schemas.topics import TOPICS, Delay, Lane, Topic
 from schemas.webhook import WebhookDelivery
+from services.ingress.http.feedback import FeedbackRequest
 
 _VERSION = "0.1.0"
 _ERROR: JsonObject = {
@@ -88,6 +89,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("post", "/v1/responses/{id}/cancel", "Cancel a response that runs in the background"),
     Operation("get", "/v1/responses/{id}/input_items", "What a response was asked"),
     Operation("post", "/v1/job_tokens", "A short-lived token for the Kafka door"),
+    Operation("post", "/v1/feedback", "What somebody thinks of an answer", FeedbackRequest),
     Operation("get", "/healthz", "Is the process alive", public=True),
     Operation("get", "/readyz", "Is it ready, and if not, why", public=True),
     Operation("get", "/metrics", "Metrics for Prometheus", public=True),

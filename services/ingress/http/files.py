@@ -38,13 +38,15 @@ class FileEndpoints:
     @guarded
     async def create(self, http: HttpRequest) -> Response:
         """POST /v1/files: a form with `file`, `purpose` and perhaps `expires_after[…]`."""
-        team = await self._team(http)
+        identity = await self._admissions.identify(credentials(http))
         form = await _form(http, self._platform.settings.max_file_bytes)
         try:
             file = _checked(form)
             file_id = new_id("file", self._platform.clock())
             name = (file.filename or "upload.jsonl")[:255]
-            return _json(await self._files.upload(team, file_id, name, _chunks(file), _life_s(form)))
+            return _json(
+                await self._files.upload(identity.team.name, file_id, name, _chunks(file), _life_s(form), identity.caller)
+            )
         finally:
             await form.close()
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from infra.oidc.tokens import looks_like_token
-from infra.telemetry.spans import is_traceparent
+from infra.telemetry.spans import context_of
 from schemas.base import JsonObject
 from schemas.errors import InvalidKey, InvalidRequest, RequestTimeout, RequestTooLarge
 from schemas.job import Api
@@ -110,7 +110,6 @@ def parse_object(body: bytes) -> JsonObject:
 
 def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, repeatable: Repeatable | None = None) -> Request:
     """The request in the words of admission. Raises InvalidRequest for a header that can't be."""
-    given = headers.get("traceparent", "")
     respond_async = policy.preference(headers.get("prefer")).respond_async
     return Request(
         api=api,
@@ -119,7 +118,7 @@ def read_request(api: Api, headers: Mapping[str, str], body: JsonObject, repeata
         timeout_header=headers.get("x-sluice-timeout"),
         cache=policy.cache_request(headers.get("cache-control"), headers.get("x-sluice-cache-ttl")),
         labels=policy.labels(headers.get("x-sluice-metadata")),
-        traceparent=given if is_traceparent(given) else "",
+        traceparent=context_of(headers.get("traceparent", ""), headers.get("tracestate", "")),
         detached=respond_async,
         deadline_ms=policy.deadline_ms(headers.get("x-sluice-deadline")),
         not_before_ms=policy.not_before_ms(headers.get("x-sluice-not-before")),

@@ -14,7 +14,6 @@ from infra.faults import error_response
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import metrics
-from infra.telemetry.spans import GEN_AI_OPERATION, GEN_AI_REQUEST_MODEL
 from schemas.base import JsonObject
 from schemas.errors import InternalError, InvalidRequest, SluiceError, Unavailable
 from schemas.job import Api, Job
@@ -31,6 +30,7 @@ from services.ingress.http.responses_kept import Keeper, Whole
 from services.ingress.http.responses_lookup import OVER, object_response
 from services.ingress.http.responses_stream import FROM_THE_FIRST, preceded, stream
 from services.ingress.http.streams import EventStream
+from services.ingress.http.tracing import opened, traced
 from services.ingress.idempotency import Repeatable, repeatable
 from services.ingress.identities import Identity
 from services.ingress.responses.ids import response_id
@@ -83,18 +83,19 @@ class Responses:
         if again is not None and not again.by_key and not identity.policy.attach_retries:
             again = None
         given = parse_object(data)
-        attributes = {
-            GEN_AI_OPERATION: policy.operation(Api.CHAT),
-            GEN_AI_REQUEST_MODEL: str(given.get("model", ""))[:256],
-        }
-        traceparent = read_request(Api.CHAT, http.headers, {}).traceparent
-        with self._platform.tracing.span("POST /v1/responses", traceparent, "server", attributes) as traceparent:
-            asked = Asked(began, policy.preference(http.headers.get("prefer")), traceparent)
-            try:
-                draft = await self._draft(http, identity, given, again, asked)
-            except SluiceError as error:
-                raise refused(error) from None
-            return await self._admitted(http, identity, draft)
+        context, sample = read_request(Api.CHAT, http.headers, {}).traceparent, identity.policy.tracing.sample
+        span = opened(self._platform.tracing, http, context, policy.operation(Api.CHAT), given, sample)
+        asked = Asked(began, policy.preference(http.headers.get("prefer")), span.context)
+        return await traced(span, self._drafted(http, identity, given, again, asked))
+
+    async def _drafted(
+        self, http: HttpRequest, identity: Identity, given: JsonObject, again: Repeatable | None, asked: Asked
+    ) -> Response:
+        try:
+            draft = await self._draft(http, identity, given, again, asked)
+        except SluiceError as error:
+            raise refused(error) from None
+        return await self._admitted(http, identity, draft)
 
     async def _draft(
         self, http: HttpRequest, identity: Identity, given: JsonObject, again: Repeatable | None, how: Asked

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from infra.http import cut_off
+from infra.telemetry.spans import Span
 from schemas.errors import Fault, InternalError, SluiceError
 from schemas.reply import Answer, Closed, Delta, Event, Failed, Opened
 from services.ingress.handler import CallerGone
@@ -35,9 +36,16 @@ class EventStream(Response):
         self.status_code = 200
         self.background = None
         self._parts = parts
+        self.span = Span("")
         self.init_headers({**headers, **_HEADERS})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._send(scope, send)
+        finally:
+            self.span.end()
+
+    async def _send(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._parts):
             with suppress(CallerGone):

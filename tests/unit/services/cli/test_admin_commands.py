@@ -64,6 +64,14 @@ SENT: list[tuple[str, str, str, object]] = [
     ),
     ("operators revoke op_1", "DELETE", "/operators/op_1", None),
     (
+        "analysts create ann --team fraud --team search",
+        "POST",
+        "/analysts",
+        {"name": "ann", "organization": "", "teams": ["fraud", "search"]},
+    ),
+    ("analysts rotate ann", "POST", "/analysts/ann/rotate", {}),
+    ("analysts revoke ann", "DELETE", "/analysts/ann", None),
+    (
         'identity-providers create okta --issuer https://o.example --audience a --set {"leeway_s":5}',
         "POST",
         "/identity_providers",
@@ -187,6 +195,7 @@ def test_lists_are_read_to_their_end(invoke: Invoke, stub: Stub) -> None:
 
 LISTS: list[tuple[str, str, object, str]] = [
     ("users list", "/users", {"name": "ada", "memberships": [{"role": "member", "team": "fraud"}]}, "member:fraud"),
+    ("analysts list", "/analysts", {"name": "ann", "organization": "house", "teams": []}, "all"),
     ("operators list", "/operators", {"id": "op_1", "role": "auditor", "revoked": True}, "revoked"),
     (
         "identity-providers list",

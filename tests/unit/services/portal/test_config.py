@@ -29,7 +29,10 @@ def test_good(case: dict[str, Any]) -> None:
         assert [d.id for d in deployments] == case["ids"]
     for deployment, expected in zip(deployments, case.get("deployments", deployments), strict=True):
         if isinstance(expected, dict):
-            assert deployment.model_dump(mode="json", include=set(cast("dict[str, object]", expected))) == expected
+            told = deployment.model_dump(mode="json", include=set(cast("dict[str, object]", expected)))
+            if isinstance(price := told.get("price"), dict):
+                told["price"] = {name: price[name] for name in cast("list[str]", expected["price"])}
+            assert told == expected
 
 
 @pytest.mark.parametrize("case", CASES["warned"].values(), ids=CASES["warned"])

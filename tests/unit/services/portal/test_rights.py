@@ -122,6 +122,11 @@ ROUTES: Sequence[Try] = (
     Try("POST /keys/{id}/revoke", "yy--y-00", "/keys/key_{team}/revoke"),
     Try("POST /keys/{id}/resume", "yy--y-00", "/keys/key_{team}/resume"),
     Try("POST /job_tokens", "yy--y-00", body={"team": "{team}"}, status=201),
+    Try("POST /analysts", "y-----", body={"name": "x"}, status=201),
+    Try("GET /analysts", "yyyy--"),
+    Try("GET /analysts/{name}", "yyyy--", "/analysts/ann"),
+    Try("POST /analysts/{name}/rotate", "y-----", "/analysts/ann/rotate"),
+    Try("DELETE /analysts/{name}", "y-----", "/analysts/ann"),
     Try("POST /operators", "y-----", body={"name": "x", "role": "member", "team": "fraud"}, status=201),
     Try("POST /operators", "y-----", body={"name": "x", "role": "platform_admin"}, status=201),
     Try("GET /operators", "yyyy--"),
@@ -148,10 +153,16 @@ ROUTES: Sequence[Try] = (
     Try("GET /models", "yyyyyy"),
     Try("GET /models/{name}", "yyyyyy", "/models/small"),
     Try("GET /deployments", "yyyyyy"),
+    *(Try(f"GET /reports/{name}", "yyyyyy") for name in ("chargeback", "invoices", "forecast", "savings", "calls")),
+    Try("GET /reports/chargeback", "yyyyyy00", "/reports/chargeback?team={team}&by=user"),
+    Try("GET /reports/focus", "yyyyyy00", "/reports/focus?team={team}&day=2026-11-01"),
+    Try("GET /live", "yyyyyy"),
+    Try("GET /live", "yyyyyy00", "/live?team={team}"),
     Try("POST /deployments/{id}/drain", "y-----", "/deployments/d/drain", {"why": "a test"}),
     Try("POST /deployments/{id}/resume", "y-----", "/deployments/d/resume"),
     Try("GET /config", "yyyy--"),
     Try("PUT /config", "y-----", body={}),
+    Try("POST /prices/reprice", "y-----", body={"from": "2026-10-01", "to": "2026-10-31", "dry_run": True}),
     Try("GET /jobs", "yyyyyy"),
     Try("GET /jobs", "yyyyyy00", "/jobs?team={team}"),
     Try("GET /jobs/{id}", "yyyyyy00", "/jobs/job_{team}"),
@@ -170,8 +181,16 @@ ROUTES: Sequence[Try] = (
     Try("GET /policy/explain", "yyyyyy00", "/policy/explain?key=key_{team}"),
     Try("GET /events", "yyyyyy"),
     Try("GET /events", "yyyyyy00", "/events?team={team}"),
+    Try("GET /audit", "yyy---", "/audit?job=job_1"),
+    Try("GET /audit/heads", "yyyy--"),
+    Try("GET /audit/erasures", "yyyy--"),
+    Try("GET /audit/erasures/{id}", "yyyy--", "/audit/erasures/erasure_1", status=404),
+    Try("POST /audit/erasures", "yy----", body={"user": "ada"}, status=202),
     Try("GET /alerts", "yyyyyy"),
     Try("GET /alerts", "yyyyyy00", "/alerts?team={team}"),
+    Try("GET /alerts/{name}", "yyyyyy", "/alerts/alert_1", status=404),
+    Try("GET /alert_channels", "yyyy--"),
+    Try("POST /alert_channels/{name}/test", "y-----", "/alert_channels/ops/test", status=404),
 )
 EXPECTED = {DONE: None, REFUSED: 403, HIDDEN: 404}
 
@@ -213,6 +232,9 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_job(*_: object) -> JobBooked | None:
         return None
 
+    async def no_rows(*_: object) -> list[dict[str, object]]:
+        return []
+
     async def tried(*_: object) -> Tried:
         return Tried(id="evt_1", delivered=True, status=200, reason="")
 
@@ -227,6 +249,10 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.kafka.dead.DeadLetters.find", no_letter)
     monkeypatch.setattr(Books, "events", no_events)
     monkeypatch.setattr(Books, "job", no_job)
+    monkeypatch.setattr(Books, "ask", no_rows)
+    monkeypatch.setattr("services.portal.erasure.Erasures._find", no_rows)
+    monkeypatch.setattr("services.portal.erasure.Erasures._save", nothing)
+    monkeypatch.setattr("services.portal.erasure.Erasures._patiently", nothing)
     monkeypatch.setattr(Webhooks, "try_out", tried)
 
 
