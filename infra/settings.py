@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     public_url: str = Field(default="", description="base URL at which people reach us, for links in alerts; empty: SLUICE_URL")
     smtp: str = Field(
         default="",
-        description="server for alerts by e-mail: smtp://[user@]host[:587] (STARTTLS), smtps://…[:465], smtp+plain:// without TLS",
+        description="server for alerts by e-mail: smtp://[user@]host[:587] (STARTTLS), smtps://…[:465], smtp+plain://… (no TLS)",
     )
     smtp_password: str = Field(default="", description="reference to its password: env:NAME, file:NAME or vault:PATH#FIELD")
     smtp_from: str = Field(default="", description="address that alerts by e-mail come from; empty: sluice@ our host name")
