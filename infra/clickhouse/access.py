@@ -18,8 +18,6 @@ READABLE: Final[Mapping[str, Owner]] = {
     "usage": "view",
     "attempts_log": "either",
     "attempts": "view",
-    "audit_log": "either",
-    "audit": "view",
     "changes_log": "team",
     "events": "view",
     "chargeback_daily": "view",
@@ -58,15 +56,17 @@ WITHHELD: Final = frozenset(
         "adjustments",
         "adjustments_log",
         "analysts",
+        "audit",
         "audit_chain",
         "audit_erased",
+        "audit_log",
         "erasures",
         "erasures_log",
         "migrations",
         "usage_touches_feed",
     }
 )
-"""What is the house's own: of the books, the examiner and ClickHouse."""
+"""What is the house's own, of the books, the examiner and ClickHouse. Prompts are read by `sluice audit`, which notes it."""
 
 OWNED: Final[Mapping[str, Owner]] = {table: owner for table, owner in READABLE.items() if owner not in ("nobody", "view")}
 

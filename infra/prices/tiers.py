@@ -1,7 +1,8 @@
 """What a service tier costs in relation to the standard one, where the price list has no price of its own for it.
 
-Only what the provider documents for all its models that have the tier; of the others somebody of the house has to say it
-(`prices:` in sluice.yaml). Tokens only: a web search costs the same in each. Read in November 2026.
+Only what holds, as far as we know, for all of a provider's models that have the tier; of the others somebody of the house has to
+say it (`prices:` in sluice.yaml). Tokens only: a web search costs the same in each. The addresses say where to look; they were
+not read again when this was written, so hold them against your contract, and `sluice reconcile` against the invoice.
 """
 
 from collections.abc import Mapping

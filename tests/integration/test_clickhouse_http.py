@@ -255,7 +255,7 @@ CLIENTS: dict[str, tuple[str, dict[str, str]]] = {
     "grafana, functions": ("SELECT name FROM system.functions", {}),
     "types": ("SELECT name FROM system.data_type_families", {}),
 }
-"""What clients ask when they connect, from their public sources."""
+"""What clients ask when they connect, as we know them: no Grafana, DBeaver or JDBC driver ran against it."""
 
 
 @pytest.mark.parametrize("client", CLIENTS)
