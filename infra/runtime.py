@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import signal
 import socket
@@ -21,7 +22,7 @@ from infra.http import Connection
 from infra.platform import Platform
 from infra.redis.client import RedisUnavailable
 from infra.telemetry import meters, metrics
-from schemas.errors import SluiceError
+from schemas.errors import InvalidKey, SluiceError
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Runtime:
         routes: list[BaseRoute] = [
             Route("/healthz", _healthz),
             Route("/readyz", self._readyz),
-            Route("/metrics", _metrics),
+            Route("/metrics", self._metrics),
         ]
         for service in self._services:
             routes += service.routes
@@ -135,6 +136,13 @@ class Runtime:
             timeout_graceful_shutdown=int(self._platform.settings.drain_s),
         )
 
+    async def _metrics(self, request: Request) -> Response:
+        key = self._platform.settings.metrics_key.get_secret_value()
+        given = request.headers.get("authorization", "").encode()
+        if key and not hmac.compare_digest(given, f"Bearer {key}".encode()):
+            raise InvalidKey("The metrics of this gateway need its metrics key: send it as `Authorization: Bearer …`.")
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     async def _readyz(self, _: Request) -> Response:
         reasons = self.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
@@ -142,7 +150,3 @@ class Runtime:
 
 async def _healthz(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
-
-
-async def _metrics(_: Request) -> Response:
-    return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

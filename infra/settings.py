@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     vault_namespace: str = ""
     vault_ca: str = Field(default="", description="file with the certificate authority of Vault")
 
+    metrics_key: SecretStr = Field(
+        default=SecretStr(""), description="/metrics asks for it as `Authorization: Bearer`; empty: it answers everybody"
+    )
     otlp_endpoint: str = Field(default="", description="OTLP over HTTP; empty: no spans are recorded")
     otlp_headers: SecretStr = Field(
         default=SecretStr(""), description="sent with spans: name=value,name=value, as in OTEL_EXPORTER_OTLP_HEADERS"

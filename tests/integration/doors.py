@@ -35,6 +35,7 @@ class Open:
     """Answers everybody, for a reason."""
 
     why: str
+    names_teams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ _DOCUMENT = "the same for everybody, and public with the code"
 HTTP: Mapping[str, Entry] = {
     "GET /healthz": Open(_PROBED),
     "GET /readyz": Open(_PROBED),
-    "GET /metrics": Open("scraped by Prometheus, which has no key; sums without teams, keys or words"),
+    "GET /metrics": Open(
+        "scraped by Prometheus; teams and models, no keys or words; SLUICE_METRICS_KEY closes it", names_teams=True
+    ),
     "GET /openapi.json": Open(_DOCUMENT),
     "GET /asyncapi.json": Open(_DOCUMENT),
     "GET /admin/v1/openapi.json": Open(_DOCUMENT),
@@ -137,6 +140,23 @@ HTTP: Mapping[str, Entry] = {
     "PUT /admin/v1/limits": Administers(),
     "GET /admin/v1/limits": Administers(),
     "GET /admin/v1/live": Administers(),
+    "POST /admin/v1/analysts": Administers(),
+    "GET /admin/v1/analysts": Administers(),
+    "GET /admin/v1/analysts/{name}": Administers(),
+    "DELETE /admin/v1/analysts/{name}": Administers(),
+    "POST /admin/v1/analysts/{name}/rotate": Administers(),
+    "GET /admin/v1/audit": Administers(),
+    "GET /admin/v1/audit/heads": Administers(),
+    "GET /admin/v1/audit/erasures": Administers(),
+    "POST /admin/v1/audit/erasures": Administers(),
+    "GET /admin/v1/audit/erasures/{id}": Administers(),
+    "POST /admin/v1/prices/reprice": Administers(),
+    "GET /admin/v1/reports/chargeback": Administers(),
+    "GET /admin/v1/reports/invoices": Administers(),
+    "GET /admin/v1/reports/focus": Administers(),
+    "GET /admin/v1/reports/forecast": Administers(),
+    "GET /admin/v1/reports/savings": Administers(),
+    "GET /admin/v1/reports/calls": Administers(),
     "GET /admin/v1/models": Administers(),
     "GET /admin/v1/models/{name}": Administers(),
     "GET /admin/v1/config": Administers(),

@@ -75,7 +75,9 @@ async def _records(system: System) -> AsyncIterator[tuple[str, bytes]]:
 
 
 async def _rows(system: System) -> AsyncIterator[tuple[str, bytes]]:
-    tables = [row["name"] for row in await system.query("SELECT name FROM system.tables WHERE database = 'sluice'")]
+    # A view with parameters can't be read without them, and reads others.
+    query = "SELECT name FROM system.tables WHERE database = 'sluice' AND create_table_query NOT LIKE '%{%:%}%'"
+    tables = [row["name"] for row in await system.query(query)]
     assert {"usage", "attempts", "events"} <= set(tables)
     for table in tables:
         yield f"the table {table}", repr(await system.query(f"SELECT * FROM {table}")).encode()

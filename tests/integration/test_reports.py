@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -266,7 +267,7 @@ async def test_the_providers_own_ledger_and_ours_agree(system: System, provider:
         asked = [client.post("/v1/chat/completions", json=chat(model)) for model in ("mock", "mock", "mock-latency-50")]
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
     jobs = await system.usage(team.name, 3)
-    lines = [json.dumps({**vars(entry), "team": team.name}) + "\n" for entry in await provider.entries(after=before)]
+    lines = [json.dumps({**asdict(entry), "team": team.name}) + "\n" for entry in await provider.entries(after=before)]
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     await asyncio.to_thread(whole.write_text, "".join(lines))
     await asyncio.to_thread(cut.write_text, "".join(lines[1:]))
