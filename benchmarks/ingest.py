@@ -1,6 +1,6 @@
 """How many completions a second come into the books: Kafka, accounting, ClickHouse.
 
-    python -m benchmarks.ingest [--jobs 100000] [--runs 3] [--profile FILE]
+    python -m benchmarks.ingest [--jobs 100000] [--runs 3] [--instances 1] [--profile FILE]
 
 The completions are published first, as the router publishes them, over the partitions of `sluice.completions`; then accounting is
 started, by its own command in a process of its own, and the time counts from its first row until all stand in `usage`. So the
@@ -118,48 +118,57 @@ class Spent:
     seconds: dict[str, float]
 
     def since(self, before: "Spent", jobs: int) -> str:
-        return ", ".join(f"{name} {(s - before.seconds[name]) / jobs * 1e6:.0f} µs" for name, s in self.seconds.items())
+        return ", ".join(f"{name} {(s - before.seconds[name]) / max(1, jobs) * 1e6:.0f} µs" for name, s in self.seconds.items())
 
 
 def spent(pids: dict[str, int]) -> Spent:
     return Spent({name: cpu_seconds(pid) for name, pid in pids.items()})
 
 
-def accounting(settings: Settings, folder: Path, profile: Path | None) -> Child:
+def accounting(settings: Settings, folder: Path, profile: Path | None, slot: int) -> Child:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     own = {"SLUICE_KAFKA": settings.kafka, "SLUICE_REDIS": settings.redis, "SLUICE_CLICKHOUSE": settings.clickhouse}
     profiled = ["-m", "cProfile", "-o", str(profile)] if profile else []
     words = [sys.executable, *profiled, "-m", "services.cli", "serve", "accounting", "--port", "0", "--data-dir", str(folder)]
-    return Child("accounting", words, log=folder / "accounting.log", cwd=ROOT, env=kept | own | {"SLUICE_SLOT": "0"})
+    name = f"accounting-{slot}"
+    return Child(name, words, log=folder / f"{name}.log", cwd=ROOT, env=kept | own | {"SLUICE_SLOT": str(slot)})
 
 
-async def run(folder: Path, stack: Stack, platform: Platform, clickhouse: ClickHouse, jobs: int, profile: Path | None) -> None:
+async def run(
+    folder: Path, stack: Stack, platform: Platform, clickhouse: ClickHouse, jobs: int, profile: Path | None, instances: int
+) -> None:
     """One run: publish, start accounting, wait, print."""
     before = await count(clickhouse, "usage_log")
     began = time.perf_counter()
     await publish(platform, before, jobs)
     published_s = time.perf_counter() - began
-    service = accounting(platform.settings, folder, profile)
+    services = [accounting(platform.settings, folder, profile, slot) for slot in range(instances)]
 
     async def up() -> bool:
         return await count(clickhouse, "usage_log") > before
 
-    await launch(service, up, PATIENCE_S)
-    pids = {"accounting": service.pid} | stack.pids
+    for service in services[1:]:
+        await service.start()
+    await launch(services[0], up, PATIENCE_S)
+    pids = {service.name: service.pid for service in services} | stack.pids
     first, base, cpu = await count(clickhouse, "usage_log"), time.perf_counter(), spent(pids)
     ends = base + PATIENCE_S
     while (rows := await count(clickhouse, "usage_log")) < before + jobs and time.perf_counter() < ends:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     took = time.perf_counter() - base
     now = spent(pids)
-    done, rss = rows - first, memory(service.pid).rss_mb
+    done, rss = rows - first, max(memory(service.pid).rss_mb for service in services)
     exact = await count(clickhouse, "usage") == before + jobs
     print(f"{done:,} of {jobs:,} completions in {took:.2f} s: {done / took:,.0f}/s; all in usage: {exact}", flush=True)
-    print(f"  CPU a completion: {now.since(cpu, done)}; accounting {rss:.0f} MB, published in {published_s:.0f} s", flush=True)
-    await service.stop(20)
+    print(
+        f"  CPU a completion: {now.since(cpu, done)}; accounting {rss:.0f} MB, published in {published_s:.0f} s",
+        flush=True,
+    )
+    for service in services:
+        await service.stop(20)
 
 
-async def measure(folder: Path, jobs: int, runs: int, profile: Path | None) -> None:
+async def measure(folder: Path, jobs: int, runs: int, profile: Path | None, instances: int) -> None:
     stack = Stack(folder)
     await stack.start()
     try:
@@ -167,9 +176,9 @@ async def measure(folder: Path, jobs: int, runs: int, profile: Path | None) -> N
         platform = await open_platform(settings, "benchmark")
         clickhouse = await open_clickhouse(settings.clickhouse_url)
         try:
-            await run(folder, stack, platform, clickhouse, 1_000, None)  # tables are made, and budgets opened
+            await run(folder, stack, platform, clickhouse, 1_000, None, 1)  # tables are made, and budgets opened
             for _ in range(runs):
-                await run(folder, stack, platform, clickhouse, jobs, profile)
+                await run(folder, stack, platform, clickhouse, jobs, profile, instances)
         finally:
             await clickhouse.close()
             await platform.close()
@@ -182,11 +191,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--profile", type=Path, help="of accounting, by cProfile; its figures are worthless then")
+    parser.add_argument("--instances", type=int, default=1, help="processes of accounting, which share the partitions")
     words = parser.parse_args()
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{os.cpu_count()} cores, load before {load}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as folder:
-        asyncio.run(measure(Path(folder), cast(int, words.jobs), cast(int, words.runs), cast("Path | None", words.profile)))
+        profile, instances = cast("Path | None", words.profile), cast(int, words.instances)
+        asyncio.run(measure(Path(folder), cast(int, words.jobs), cast(int, words.runs), profile, instances))
 
 
 if __name__ == "__main__":
