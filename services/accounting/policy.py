@@ -32,15 +32,17 @@ def flaw(completion: Completion) -> str | None:
 
     It has to be found before a block is planned: a block that is refused would be refused for ever.
     """
-    times = (job_ms(completion), completion.accepted_ms, completion.ended_ms, *(step.at_ms for step in completion.steps))
-    if not all(0 <= ms < MOST_MS for ms in times):
+    times = (job_ms(completion), completion.accepted_ms, completion.ended_ms, *[step.at_ms for step in completion.steps])
+    if min(times) < 0 or max(times) >= MOST_MS:
         return "a time is out of range"
     if not 0 <= completion.saved_usd < MOST_USD or not 0 <= completion.cost_usd < MOST_USD:
         return f"a cost is negative, or {MOST_USD} USD and more"
-    tokens = sum(attempt.usage.input_tokens + attempt.usage.output_tokens for attempt in completion.attempts)
-    if tokens >= MOST_TOKENS:
-        return "more tokens than can be counted"
-    return next((reason for attempt in completion.attempts if (reason := _attempt_flaw(attempt))), None)
+    tokens = 0
+    for attempt in completion.attempts:
+        if reason := _attempt_flaw(attempt):
+            return reason
+        tokens += attempt.usage.input_tokens + attempt.usage.output_tokens
+    return "more tokens than can be counted" if tokens >= MOST_TOKENS else None
 
 
 def _attempt_flaw(attempt: Attempt) -> str | None:

@@ -58,7 +58,7 @@ def _columns(rows: Sequence[Row]) -> Columns:
 
 
 def _usage_row(completion: Completion, offset: int) -> dict[str, object]:
-    usage = _usage(completion)
+    usage = completion.usage
     caller, labels, fault, verdict = completion.caller, completion.labels, completion.fault, completion.verdict
     last = _decisive(completion.attempts)
     return {
@@ -183,11 +183,6 @@ def _rarer(usage: Usage) -> Row:
         "code_executions": usage.code_executions,
         "audio_ms": usage.audio_ms,
     }
-
-
-def _usage(completion: Completion) -> Usage:
-    """Tokens over all attempts. One attempt is the usual, and its sum needs no adding up (9 µs)."""
-    return completion.attempts[0].usage if len(completion.attempts) == 1 else completion.usage
 
 
 def _first_token_ms(accepted_ms: int, last: Attempt | None) -> float | None:

@@ -24,7 +24,7 @@ class Books:
             return [{"n": int(self.server)}]
         if "role_grants" in sql:
             return [{"name": name} for name in self.users]
-        return [{"name": "usage_log"}, {"name": "usage"}, {"name": "audit_log"}] if "system.tables" in sql else []
+        return [{"name": "usage_log"}, {"name": "usage"}, {"name": "attempts_log"}] if "system.tables" in sql else []
 
     async def command(self, sql: str) -> None:
         self.commands.append(sql)
@@ -81,5 +81,5 @@ async def test_a_server_gets_users_and_loses_those_that_nobody_knows(table: Cont
     assert "USING organization = 'house' TO `ann`" in text
     assert "USING organization IN ('house', '') AND team IN ('alpha', 'beta') TO `ann`" in text
     assert "DROP USER IF EXISTS `gone`" in text
-    assert "attempts_log" not in text
+    assert "audit_log" not in text
     assert books.rows == []
