@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -236,6 +235,61 @@ async def test_what_cannot_be_billed_is_put_aside_and_holds_nobody_up(platform: 
     assert await count(clickhouse, "usage_log", "beside") == 8
 
 
+async def test_what_differs_is_found_and_healed(platform: Platform, clickhouse: ClickHouse, books: Books) -> None:
+    """A completion that comes again after a restart, a counter that was changed by hand, rows that are gone."""
+    organization = "reconciled"
+    await platform.control.write(Organization(id="org_r", name=organization))
+    facts = [job("again", Decimal("0.25"), calls=2), *(job("again", Decimal("0.000000007")) for _ in range(20))]
+    facts = [fact.model_copy(update={"caller": fact.caller.model_copy(update={"organization": organization})}) for fact in facts]
+    counters = [f"spend:{scope}:total" for scope in (f"organization/{organization}", "team/again")]
+    expected = (500_000_140, 22 * 150)
+    alerts = Alerts(platform.kafka, platform.clock, "test")
+    accounts = Accounting(platform.post("test"), platform.files, BlockWriter(clickhouse))
+    reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
+
+    async def spent() -> set[tuple[int, int]]:
+        return set((await adjustments.standing(platform.redis, range(8), counters)).spent.values())
+
+    async def compared() -> dict[str, tuple[int, int]]:
+        """Of the organization, once everything is settled."""
+        await until(lambda: settled(platform))
+        found = await reconciliation.round()
+        return {key: (one.usd_nano, one.tokens) for key, one in found.items() if key in counters}
+
+    async with accounting(platform):
+        await publish(platform, facts)
+        await until(lambda: counted(spent, expected))
+        assert await compared() == {}
+    async with accounting(platform):
+        await publish(platform, facts[:1])
+        await until(lambda: counted(spent, (1_000_000_140, 24 * 150)))
+        assert await compared() == dict.fromkeys(counters, (-500_000_000, -300))
+        assert await spent() == {expected}
+        # Before other tests leave rows in hundreds of months: each part of each would be looked at.
+        for table, fact in (("usage_log", facts[3]), ("attempts_log", facts[4])):
+            await clickhouse.command(f"DELETE FROM sluice.{table} WHERE job_id = '{fact.job_id}'")
+        state = (await adjustments.standing(platform.redis, [0])).state
+        assert await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7)))
+        assert not await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7))), "not twice"
+        reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
+        assert await compared() == dict.fromkeys(counters, (-5, 7))
+        assert await spent() == {expected}
+        assert await compared() == {}
+    assert await count(clickhouse, "usage", "again") == 21
+    assert await count(clickhouse, "attempts", "again") == 22
+    noted = await clickhouse.query(
+        "SELECT usd, tokens, made FROM sluice.adjustments WHERE counter = {counter:String} ORDER BY ts", {"counter": counters[0]}
+    )
+    assert noted == [
+        {"usd": Decimal("-0.5"), "tokens": -300, "made": True},
+        {"usd": Decimal("-0.000000005"), "tokens": 7, "made": True},
+    ]
+
+
+async def counted(spent: Callable[[], Awaitable[set[tuple[int, int]]]], expected: tuple[int, int]) -> bool:
+    return await spent() == {expected}
+
+
 async def test_whatever_passes_for_billable_is_taken_by_clickhouse(platform: Platform, clickhouse: ClickHouse) -> None:
     """One row that it refused would hold up its partition for ever."""
     base = job("extreme", MOST_USD - Decimal("1e-9"))
@@ -376,59 +430,3 @@ async def test_it_can_be_drained_and_stopped_without_having_been_started(platfor
     assert service.not_ready()
     await service.drain()
     await service.stop()
-
-
-async def test_what_differs_is_found_and_healed(platform: Platform, clickhouse: ClickHouse, books: Books) -> None:
-    """A completion that comes again after a restart, a counter that was changed by hand, rows that are gone."""
-    organization = "reconciled"
-    await platform.control.write(Organization(id="org_r", name=organization))
-    facts = [job("again", Decimal("0.25"), calls=2), *(job("again", Decimal("0.000000007")) for _ in range(20))]
-    facts = [fact.model_copy(update={"caller": fact.caller.model_copy(update={"organization": organization})}) for fact in facts]
-    counters = [f"spend:{scope}:total" for scope in (f"organization/{organization}", "team/again")]
-    expected = (500_000_140, 22 * 150)
-    alerts = Alerts(platform.kafka, platform.clock, "test")
-    accounts = Accounting(platform.post("test"), platform.files, BlockWriter(clickhouse))
-    reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
-
-    async def spent() -> set[tuple[int, int]]:
-        return set((await adjustments.standing(platform.redis, range(8), counters)).spent.values())
-
-    async def compared() -> dict[str, tuple[int, int]]:
-        """Of the organization, once everything is settled."""
-        await until(lambda: settled(platform))
-        found = await reconciliation.round()
-        return {key: (one.usd_nano, one.tokens) for key, one in found.items() if key in counters}
-
-    async with accounting(platform):
-        await publish(platform, facts)
-        await until(lambda: counted(spent, expected))
-        assert await compared() == {}
-    async with accounting(platform):
-        await publish(platform, facts[:1])
-        await until(lambda: counted(spent, (1_000_000_140, 24 * 150)))
-        assert await compared() == dict.fromkeys(counters, (-500_000_000, -300))
-        assert await spent() == {expected}
-        # The other tests have left rows in hundreds of months, each of which would be looked at.
-        month = f"{datetime.fromtimestamp(facts[3].accepted_ms / 1000, UTC):%Y%m}"
-        for table, fact in (("usage_log", facts[3]), ("attempts_log", facts[4])):
-            await clickhouse.command(f"DELETE FROM sluice.{table} IN PARTITION '{month}' WHERE job_id = '{fact.job_id}'")
-        state = (await adjustments.standing(platform.redis, [0])).state
-        assert await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7)))
-        assert not await adjustments.adjust(platform.redis, state, dict.fromkeys(counters, Spent(0, 5, -7))), "not twice"
-        reconciliation = Reconciliation(platform, clickhouse, lambda: True, accounts.write_again, alerts)
-        assert await compared() == dict.fromkeys(counters, (-5, 7))
-        assert await spent() == {expected}
-        assert await compared() == {}
-    assert await count(clickhouse, "usage", "again") == 21
-    assert await count(clickhouse, "attempts", "again") == 22
-    noted = await clickhouse.query(
-        "SELECT usd, tokens, made FROM sluice.adjustments WHERE counter = {counter:String} ORDER BY ts", {"counter": counters[0]}
-    )
-    assert noted == [
-        {"usd": Decimal("-0.5"), "tokens": -300, "made": True},
-        {"usd": Decimal("-0.000000005"), "tokens": 7, "made": True},
-    ]
-
-
-async def counted(spent: Callable[[], Awaitable[set[tuple[int, int]]]], expected: tuple[int, int]) -> bool:
-    return await spent() == {expected}
