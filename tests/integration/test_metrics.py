@@ -29,7 +29,7 @@ async def exposition(system: System) -> str:
         return (await client.get("/metrics")).text
 
 
-async def test_ten_thousand_junk_names_and_keys_make_no_new_series_and_errors_have_owners(system: System) -> None:
+async def test_thousands_of_junk_names_and_keys_make_no_new_series_and_errors_have_owners(system: System) -> None:
     team = await system.create_team("counted")
     async with team.http() as client:
         for body in (chat("mock", prompt()), chat("mock", prompt(), stream=True), chat("mock-500", prompt())):
@@ -44,7 +44,7 @@ async def test_ten_thousand_junk_names_and_keys_make_no_new_series_and_errors_ha
 
         assert {await send(0), await send(1)} == {401, 404}
         before = await exposition(system)
-        assert set(await asyncio.gather(*map(send, range(2, 10_000)))) == {401, 404}
+        assert set(await asyncio.gather(*map(send, range(2, 2_000)))) == {401, 404}
     after = await exposition(system)
     grown = {row.rpartition(" ")[0] for row in after.splitlines()} - {row.rpartition(" ")[0] for row in before.splitlines()}
     # What goes on beside it may show a metric for the first time.

@@ -149,8 +149,13 @@ async def test_after_close_and_without_use(tmp_path: Path) -> None:
         await unused.search(NAME, point(0), ACME, limit=1)
 
 
-async def test_only_so_many_wait(vectors: Vectors) -> None:
-    calls = [vectors.search(NAME, point(0), ACME, limit=1) for _ in range(MAX_WAITING + 5)]
+async def test_only_so_many_wait(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, may_go = vectors._store, threading.Event()  # pyright: ignore[reportPrivateUsage]
+    search = store.search
+    monkeypatch.setattr(store, "search", lambda *asked: search(*asked) if may_go.wait(60) else [])
+    calls = [asyncio.create_task(vectors.search(NAME, point(0), ACME, limit=1)) for _ in range(MAX_WAITING + 5)]
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    may_go.set()
     results = await asyncio.gather(*calls, return_exceptions=True)
     refused = [result for result in results if isinstance(result, VectorsUnavailable)]
     assert len(refused) == 5
