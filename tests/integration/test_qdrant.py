@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
 
-from infra.qdrant.client import MAX_WAITING, Vectors, VectorsUnavailable, open_vectors
+from infra.qdrant.client import MAX_WAITING, Hit, Vectors, VectorsUnavailable, open_vectors
 from schemas.ids import uuid7_hex
 
 NAME = "answers-minilm"
@@ -152,7 +153,12 @@ async def test_after_close_and_without_use(tmp_path: Path) -> None:
 async def test_only_so_many_wait(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     store, may_go = vectors._store, threading.Event()  # pyright: ignore[reportPrivateUsage]
     search = store.search
-    monkeypatch.setattr(store, "search", lambda *asked: search(*asked) if may_go.wait(60) else [])
+
+    def held(*asked: Any) -> list[Hit]:
+        assert may_go.wait(60)
+        return search(*asked)
+
+    monkeypatch.setattr(store, "search", held)
     calls = [asyncio.create_task(vectors.search(NAME, point(0), ACME, limit=1)) for _ in range(MAX_WAITING + 5)]
     await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     may_go.set()
