@@ -110,11 +110,13 @@ async def test_a_broker_that_is_away_harms_nobody() -> None:
     assert not sent.jobs
 
 
+MANY = [job(id=f"job_{n:032x}") for n in range(2000)]
+
+
 @given(share=st.floats(0.05, 0.95))
 def test_the_share_holds(share: float) -> None:
     rule = Shadow(model="new", share=share, team="lab")
-    jobs = [job(id=f"job_{n:032x}") for n in range(2000)]
-    found = sum(wanted(one, rule) for one in jobs)
+    found = sum(wanted(one, rule) for one in MANY)
     # Five standard deviations.
     assert abs(found - 2000 * share) < 5 * (2000 * share * (1 - share)) ** 0.5 + 1
 
