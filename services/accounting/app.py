@@ -13,19 +13,18 @@ from infra.clickhouse.cluster import Cluster
 from infra.clickhouse.migrate import migrate
 from infra.clickhouse.retention import retain
 from infra.clickhouse.writer import BlockWriter
-from infra.kafka.block_stage import BlockStage, Limits
+from infra.kafka.block_stage import BlockStage
 from infra.kafka.log import Partition
 from infra.platform import Platform
 from infra.redis.once import Once
 from infra.settings import Settings
 from schemas.topics import COMPLETIONS
-from services.accounting import policy
 from services.accounting.analysts import AnalystsKept
 from services.accounting.audit import audit_stage
 from services.accounting.events import EVENTS_KEPT
 from services.accounting.feedback import FEEDBACK_KEPT
 from services.accounting.handler import Accounting
-from services.accounting.keeper import keeper_stage
+from services.accounting.keeper import LIMITS, keeper_stage
 from services.accounting.rebuild import Rebuild
 from services.accounting.reconciliation import Reconciliation
 from services.accounting.rollups import Rollups
@@ -108,9 +107,8 @@ class AccountingService:
         await retain(self._clickhouse, _kept_days(settings), cluster)
         post = platform.post(self.name)
         accounting = Accounting(post, platform.files, BlockWriter(self._clickhouse))
-        limits = Limits(policy.BLOCK_ROWS, policy.BLOCK_BYTES, policy.BLOCK_AGE_S)
         source = platform.source(self.name, COMPLETIONS.name, may_wait_ms=_BULK_MS)
-        bills = BlockStage(self.name, source, accounting.read, accounting.write, limits)
+        bills = BlockStage(self.name, source, accounting.read, accounting.write, LIMITS)
         kept = (keeper_stage(platform, keeping, post, self._clickhouse) for keeping in (EVENTS_KEPT, FEEDBACK_KEPT))
         stages = (bills, *kept, audit_stage(platform, post, self._clickhouse))
         try:

@@ -1,6 +1,5 @@
 """What is kept for auditors, from `sluice.audit` into `sluice.audit_log`, and each record's link into `sluice.audit_chain`."""
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from infra.clickhouse.client import ClickHouse, Columns
 from infra.clickhouse.writer import BlockWriter
 from infra.events import Acts
 from infra.files import FileStore
-from infra.kafka.block_stage import BlockStage, Limits
+from infra.kafka.block_stage import BlockStage
 from infra.kafka.carriage import fetched
 from infra.kafka.envelope import Poison, decode
 from infra.kafka.log import Incoming
@@ -21,6 +20,7 @@ from infra.telemetry import metrics
 from schemas.audit import AuditRecord
 from schemas.topics import AUDIT
 from services.accounting import policy
+from services.accounting.keeper import LIMITS, put_aside
 
 ROWS: Final = "sluice.audit_log"
 CHAIN: Final = "sluice.audit_chain"
@@ -32,8 +32,6 @@ _HEAD = """
 SELECT n, seq, row_hash FROM sluice.audit_chain FINAL
 WHERE partition = {partition:UInt32} AND seq < {first:UInt64} ORDER BY seq DESC LIMIT 1
 """
-
-log = logging.getLogger(__name__)
 
 
 class Audit:
@@ -54,8 +52,7 @@ class Audit:
         row = found if isinstance(found, Poison) else row_of(found, record)
         if isinstance(row, AuditRow):
             return row
-        log.warning("audit: %s at %s/%d@%d: %s", row.reason, record.topic, record.partition, record.offset, row.detail)
-        await self._post.dead(record, row)
+        await put_aside(self._post, GROUP, record, row)
         return None
 
     async def write(self, plan: Plan, rows: Sequence[AuditRow]) -> None:
@@ -84,9 +81,7 @@ class Audit:
 def audit_stage(platform: Platform, post: Post, clickhouse: ClickHouse) -> BlockStage[AuditRow]:
     """The stage that keeps audit records, in a group of its own: the bills don't wait for it."""
     audit = Audit(post, platform.files, clickhouse, Acts(platform.kafka, platform.clock))
-    limits = Limits(policy.BLOCK_ROWS, policy.BLOCK_BYTES, policy.BLOCK_AGE_S)
-    source = platform.source(GROUP, AUDIT.name)
-    return BlockStage(GROUP, source, audit.read, audit.write, limits, may_idle=True)
+    return BlockStage(GROUP, platform.source(GROUP, AUDIT.name), audit.read, audit.write, LIMITS, may_idle=True)
 
 
 def row_of(record: AuditRecord, place: Incoming) -> AuditRow | Poison:

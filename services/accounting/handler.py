@@ -1,7 +1,6 @@
 """The way of one completion into the books."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from infra.clickhouse.blocks import Plan
@@ -15,9 +14,8 @@ from infra.kafka.post import Post
 from infra.telemetry import metrics
 from schemas.completion import Completion
 from services.accounting import policy
+from services.accounting.keeper import put_aside
 from services.accounting.rows import Bill, bill, tables
-
-log = logging.getLogger(__name__)
 
 
 class Accounting:
@@ -33,8 +31,7 @@ class Accounting:
         found = await self._bill(record)
         if not isinstance(found, Poison):
             return found
-        log.warning("accounting: %s at %s/%d@%d: %s", found.reason, record.topic, record.partition, record.offset, found.detail)
-        await self._post.dead(record, found)
+        await put_aside(self._post, "accounting", record, found)
         return None
 
     async def write(self, plan: Plan, bills: Sequence[Bill]) -> None:

@@ -43,9 +43,7 @@ class Keeper:
         found = self._keeping.row_of(record)
         if not isinstance(found, Poison):
             return found
-        place = f"{record.topic}/{record.partition}@{record.offset}"
-        log.warning("%s: %s at %s: %s", self._keeping.name, found.reason, place, found.detail)
-        await self._post.dead(record, found)
+        await put_aside(self._post, self._keeping.name, record, found)
         return None
 
     async def write(self, plan: Plan, rows: Sequence[Row]) -> None:
@@ -53,6 +51,12 @@ class Keeper:
         columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
         await self._writer.write(plan, {self._keeping.table: columns})
         metrics.ROWS.labels(self._keeping.name).inc(len(rows))
+
+
+async def put_aside(post: Post, name: str, record: Incoming, why: Poison) -> None:
+    """Sends a record that has no row to the dead letters. Raises what the connection raises."""
+    log.warning("%s: %s at %s/%d@%d: %s", name, why.reason, record.topic, record.partition, record.offset, why.detail)
+    await post.dead(record, why)
 
 
 def keeper_stage(platform: Platform, keeping: Keeping, post: Post, clickhouse: ClickHouse) -> BlockStage[Row]:
