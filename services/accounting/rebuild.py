@@ -16,7 +16,7 @@ from infra.clickhouse.client import ClickHouse
 from infra.kafka.broker import Kafka
 from infra.kafka.carriage import fetched
 from infra.kafka.envelope import Poison, decode
-from infra.kafka.log import Incoming, Mark, Partition
+from infra.kafka.log import Mark, Partition
 from infra.kafka.offsets import decode as unfinished
 from infra.platform import Platform
 from infra.redis.admission import Charge, Limits
@@ -25,7 +25,8 @@ from schemas.job import Job
 from schemas.slip import Stage
 from schemas.topics import COMPLETIONS, ROUTER, Lane, job_topic
 from services.accounting.books import booked
-from services.accounting.sums import Ended, Sums
+from services.accounting.ended import read_ended
+from services.accounting.sums import Sums
 
 log = logging.getLogger(__name__)
 
@@ -80,18 +81,11 @@ class Rebuild:
             async for records in reader.rest(_POLL_S):
                 for record in records:
                     last[record.partition] = record.offset
-                    if ended := await self._ended(record):
+                    if ended := await read_ended(record, self._platform.files):
                         sums.add(settlement, ended, before)
         finally:
             await reader.stop()
         return last, settlement
-
-    async def _ended(self, record: Incoming) -> Ended | None:
-        resolved = await fetched(record, self._platform.files)
-        try:
-            return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
-        except ValueError:
-            return None
 
     async def _hold_again(self, ended: set[str]) -> int:
         """Holds again what interactive jobs may cost that are on their way. Gives how many there are."""

@@ -19,8 +19,6 @@ from infra.budgets import KEPT_MS
 from infra.clickhouse.blocks import version
 from infra.clickhouse.client import ClickHouse, ClickHouseUnavailable
 from infra.kafka.broker import Reader
-from infra.kafka.carriage import fetched
-from infra.kafka.envelope import Poison
 from infra.kafka.log import Incoming, Partition
 from infra.platform import Platform
 from infra.redis.adjustments import Standing, adjust, standing
@@ -31,6 +29,7 @@ from schemas.base import JsonObject
 from schemas.budget import nano, shown, usd
 from schemas.topics import COMPLETIONS
 from services.accounting.books import PARTITIONS, booked, days_of
+from services.accounting.ended import read_ended
 from services.accounting.sums import Ended, Sums
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class Reconciliation:
 
     async def _take(self, records: Sequence[Incoming]) -> None:
         """Looks some records up in ClickHouse, mends what is missing, and adds what counts."""
-        seen = [_Seen(record, ended) for record in records if (ended := await self._ended(record))]
+        seen = [_Seen(record, ended) for record in records if (ended := await read_ended(record, self._platform.files))]
         found = await self._look_up(seen)
         if missing := [one.record for one in seen if not _is_there(one, found)]:
             written = await self._mend(missing)
@@ -181,13 +180,6 @@ class Reconciliation:
             self._add(one, found)
         for record in records:
             self._cut[record.partition] = record.offset
-
-    async def _ended(self, record: Incoming) -> Ended | None:
-        resolved = await fetched(record, self._platform.files)
-        try:
-            return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
-        except ValueError:
-            return None
 
     async def _look_up(self, seen: Sequence[_Seen]) -> dict[str, tuple[int, int, int, int]]:
         """By call, and by job: partition and version of the row that counts, nano-dollars, tokens."""

@@ -11,8 +11,6 @@ from typing import Literal
 
 from infra.alerts import Alerts
 from infra.files import FileStore
-from infra.kafka.carriage import fetched
-from infra.kafka.envelope import Poison
 from infra.kafka.log import CommitRefused, Incoming, Mark, Partition, Source
 from infra.redis import ledger
 from infra.redis.client import Redis, RedisUnavailable
@@ -20,6 +18,7 @@ from infra.redis.ledger import LedgerClosed, OutOfOrder, Settlement
 from infra.redis.once import Once
 from infra.telemetry import metrics
 from services.accounting.budget_alerts import BudgetAlerts
+from services.accounting.ended import read_ended
 from services.accounting.runaway import Watch
 from services.accounting.shutdowns import Shutdowns
 from services.accounting.signals import Signals
@@ -107,7 +106,7 @@ class SettlementStage:
                 # What was polled is not polled again: it is settled before anything else is, whatever goes wrong meanwhile.
                 records = records or await self._source.poll(list(self._last), AT_ONCE, _IDLE_POLL_S)
                 if records:
-                    await self._settle([(record, await self._read(record)) for record in records])
+                    await self._settle([(record, await read_ended(record, self._files)) for record in records])
                 for record in records:
                     self._settled_ms[record.partition] = record.timestamp - _SKEW_MS
                 records = ()
@@ -176,14 +175,6 @@ class SettlementStage:
             log.error("settlement: Redis has settled more than there is; this is another log")
             await ledger.close_ledger(self._redis)
             self._last = dict.fromkeys(self._last, _UNKNOWN)
-
-    async def _read(self, record: Incoming) -> Ended | None:
-        """None for what is no completion: accounting reads the same record, and puts it aside."""
-        resolved = await fetched(record, self._files)
-        try:
-            return None if isinstance(resolved, Poison) else Ended.model_validate_json(resolved.value or b"")
-        except ValueError:
-            return None
 
     async def _totals(self, settlement: Settlement) -> Mapping[str, tuple[int, int]]:
         """Of a settlement that was done before, and whose answer was lost."""
