@@ -7,8 +7,10 @@ a plan, and builds that block. (HOUSE.md 3c; ClickHouse's own Kafka sink does th
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -135,7 +137,7 @@ class Blocks(Generic[Row]):
             return Commit(plan.until + 1, "")
         if not self._is_complete(plan):
             return None
-        return Insert(plan, [row for offset, row in self._rows if offset <= plan.until])
+        return Insert(plan, [row for _, row in self._rows[: self._count_until(plan)]])
 
     def done(self) -> None:
         """The step has been done, and is known to have been."""
@@ -153,10 +155,13 @@ class Blocks(Generic[Row]):
         return self._position > plan.until
 
     def _move_past(self, plan: Plan) -> None:
-        self._rows = [(offset, row) for offset, row in self._rows if offset > plan.until]
+        del self._rows[: self._count_until(plan)]
         self._first = plan.until + 1
         self._plan = None
         self._written_down = self._inserted = False
+
+    def _count_until(self, plan: Plan) -> int:
+        return bisect_right(self._rows, plan.until, key=itemgetter(0))
 
     def _planned(self, until: int) -> Plan:
         return Plan(self._topic, self._partition, self._first, until)

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
+from operator import itemgetter
 from typing import Final
 
 from pydantic import BaseModel, Field, NonNegativeInt
@@ -23,6 +25,7 @@ MOST_REMEMBERED: Final = 50_000
 """Jobs whose provider calls are remembered, for a completion that comes again in the log."""
 
 _MOST_CALLERS: Final = 20_000
+_MOST_QUARTERS: Final = 4
 
 
 _Place = tuple[str, str, str, str, str, str]
@@ -49,6 +52,10 @@ class Call(BaseModel):
     cost_usd: Decimal = Field(default=Decimal(0), ge=0, lt=MOST_USD)
     usage: _Tokens = _Tokens()
 
+    @cached_property
+    def usd_nano(self) -> int:
+        return nano(self.cost_usd)
+
 
 class _Labels(BaseModel):
     feature: str = ""
@@ -69,15 +76,18 @@ class Ended(BaseModel):
     steps: tuple[Step, ...] = ()
     attempts: tuple[Call, ...] = ()
 
-    @property
+    @cached_property
     def usd_nano(self) -> int:
-        return sum(nano(attempt.cost_usd) for attempt in self.attempts)
+        return sum([attempt.usd_nano for attempt in self.attempts])
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
+    """`counters`: of quarters of an hour."""
+
     levels: tuple[Level, ...]
     time_zone: str
+    counters: dict[int, tuple[tuple[str, int], ...]]
 
 
 class Sums:
@@ -88,20 +98,19 @@ class Sums:
         self._paid: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._version = -1
         self._callers: dict[_Place, _Standing] = {}
-        self._counters: dict[tuple[_Place, int], tuple[tuple[str, int], ...]] = {}
 
     def add(self, settlement: Settlement, ended: Ended, before: dict[str, frozenset[str]]) -> None:
         """Adds a completion. `before` takes what is to be remembered once the settlement is known to be done."""
         known = before.get(ended.job_id) or self._paid.get(ended.job_id, frozenset())
         fresh = [attempt for attempt in ended.attempts if attempt.id not in known]
-        tokens = sum(attempt.usage.input_tokens + attempt.usage.output_tokens for attempt in fresh)
+        tokens = sum([attempt.usage.input_tokens + attempt.usage.output_tokens for attempt in fresh])
         settlement.jobs.append((ended.job_id, tokens))
         if ended.caller.key_id:
             settlement.used[ended.caller.key_id] = max(ended.accepted_ms, settlement.used.get(ended.caller.key_id, 0))
         if not fresh:
             return
         before[ended.job_id] = known | {attempt.id for attempt in fresh}
-        cost = sum(nano(attempt.cost_usd) for attempt in fresh)
+        cost = sum([attempt.usd_nano for attempt in fresh])
         if not cost and not tokens:
             return
         for key, forgotten_ms in self.counters(ended):
@@ -139,26 +148,28 @@ class Sums:
         if self._version != self._table.version or len(self._callers) > _MOST_CALLERS:
             self._version = self._table.version
             self._callers.clear()
-            self._counters.clear()
         place = _place(caller)
         found = self._callers.get(place)
         if found is None:
             organization = self._table.organizations.get(caller.organization)
             zone = organization.time_zone if organization else "UTC"
-            found = self._callers[place] = _Standing(hierarchy.levels(self._table, caller), zone)
+            found = self._callers[place] = _Standing(hierarchy.levels(self._table, caller), zone, {})
         return found
 
     def _counters_of(self, caller: Caller, at_ms: int) -> tuple[tuple[str, int], ...]:
         standing = self._standing(caller)
         # Periods begin at midnight, somewhere: no quarter of an hour lies in two of them.
-        asked = (_place(caller), at_ms // 900_000)
-        found = self._counters.get(asked)
+        quarter = at_ms // 900_000
+        found = standing.counters.get(quarter)
         if found is None:
-            if len(self._counters) > 4 * _MOST_CALLERS:
-                self._counters.clear()
-            found = self._counters[asked] = tuple(budgets.counters(standing.levels, at_ms, standing.time_zone))
+            if len(standing.counters) >= _MOST_QUARTERS:
+                standing.counters.clear()
+            found = standing.counters[quarter] = tuple(budgets.counters(standing.levels, at_ms, standing.time_zone))
         return found
 
 
+_members_of_place = itemgetter("organization", "team", "project", "environment", "key_id", "user")
+
+
 def _place(caller: Caller) -> _Place:
-    return (caller.organization, caller.team, caller.project, caller.environment, caller.key_id, caller.user)
+    return _members_of_place(vars(caller))
