@@ -1,8 +1,8 @@
 """The only module that speaks to Redis: Lua scripts over one connection, pipelined, each with a time-out.
 
 Calls made in one turn of the event loop are written together, and answers are read as they come: a round trip of redis-py's
-pool costs far more CPU than a script (measured in docs/decisions/0004). Commands are packed by hiredis: at 50 arguments that takes
-a sixth of what redis-py's own packing does.
+pool costs far more CPU than a script (measured in docs/decisions/0004). Commands are packed by hiredis, which takes a sixth of
+what redis-py takes for 50 arguments.
 """
 
 import asyncio

@@ -31,7 +31,7 @@ _NANO: Final = Decimal("1e-9")
 
 
 class _Members:
-    """Columns that are members of a model: of its name, or `column="member"`. Taken by their names one by one they'd cost double."""
+    """Columns that are members of a model: of its name, or `column="member"`. One by one they would cost double."""
 
     def __init__(self, *alike: str, **named: str) -> None:
         self.columns = (*alike, *named)
