@@ -1,6 +1,7 @@
 """What tracing costs a request, and that it costs no more when whoever collects traces is slow, hostile or gone.
 
     python -m benchmarks.tracing [--rounds 3] [--requests 400] [--sluice PATH]
+    python -m benchmarks.tracing --cpu    only what a trace's five spans cost, without a system around them
 
 Two systems by `sluice up` with the mock provider: one without an OTLP endpoint (`none`), one with a collector that changes its
 manners: `fast`; `gone`: nobody listens; `hostile`: garbage, endless bodies, resets, redirects and 429 by turns; `slow`: 30 s an
@@ -10,13 +11,17 @@ answer. Rounds are interleaved. CPU is that of the process with all services, wi
 import argparse
 import asyncio
 import itertools
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, cast
 
@@ -29,6 +34,14 @@ from benchmarks.load import Plan, Target
 from benchmarks.load import measure as load
 from benchmarks.processes import cpu_seconds
 from benchmarks.subject import Gateway, gateway, mock_provider
+from infra.telemetry import genai
+from infra.telemetry.spans import Tracing, open_tracing
+from schemas.attempt import Attempt
+from schemas.base import JsonObject
+from schemas.control import Deployment
+from schemas.job import Job
+from schemas.usage import Usage
+from tests.fakes.jobs import a_job
 from tests.mocks.otlp import Manner, OtlpSink
 
 MANNERS: Final = ("none", "fast", "gone", "hostile", "slow")
@@ -130,6 +143,88 @@ def _sent(told: str) -> str:
     return next((row for row in told.splitlines() if row.startswith("sluice_spans_sent_total")), "")
 
 
+def recorded(url: str, traces: int) -> float:
+    """CPU of a trace in microseconds: to tell of it, put it into bytes and send it. `url`: where to, or empty."""
+    tracings = [open_tracing(service, url) for service in ("ingress", "guard", "cache", "router")]
+    job = a_job()
+    began = time.process_time()
+    for number in range(traces):
+        trace(tracings, job, number)
+        if number % 100 == 99:
+            # As fast as a system may be; the threads send meanwhile.
+            time.sleep(0.3)
+    for tracing in tracings:
+        tracing.close()
+    return (time.process_time() - began) / traces * 1e6
+
+
+def trace(tracings: Sequence[Tracing], job: Job, number: int) -> None:
+    """What the services tell of a request."""
+    door = tracings[0].open("POST /v1/chat/completions", "", "server", 1)
+    if door.recording:
+        door.set(genai.server("POST", "/v1/chat/completions", "chat", "small"))
+    context = door.context
+    for stage, tracing in zip(("guard", "cache", "router"), tracings[1:], strict=True):
+        topic = f"sluice.{stage}.interactive"
+        with tracing.span(f"process {topic}", context, "consumer") as span:
+            context = span.context
+            if span.recording:
+                span.set(genai.job(job, stage) | genai.record(topic, 3, number, f"sluice-{stage}", "process"))
+            if stage == "router":
+                called(tracing, job, context, number)
+            if span.recording:
+                span.set(genai.passed(job))
+    door.set({genai.HTTP_STATUS: 200})
+    door.end()
+
+
+def called(tracing: Tracing, job: Job, context: str, number: int) -> None:
+    """What the router tells of a call."""
+    span = tracing.open("chat m", context, "client")
+    if span.recording:
+        span.set(genai.call(job, _DEPLOYMENT, _BODY, 1, hedge=False))
+        span.set(genai.answered(_ATTEMPT, genai.Facts(f"chatcmpl-{number}", "m-2026", ("stop",))))
+    span.end()
+
+
+_DEPLOYMENT: Final = Deployment(id="d", provider="openai", model="m")
+_BODY: Final[JsonObject] = {"max_tokens": 100, "temperature": 0.5, "stream": True}
+_ATTEMPT: Final = Attempt(
+    id="a",
+    n=1,
+    deployment="d",
+    provider="openai",
+    provider_model="m",
+    started_ms=0,
+    latency_ms=1_000,
+    ttft_ms=250,
+    status="completed",
+    usage=Usage(input_tokens=100, output_tokens=9, source="provider"),
+    cost_usd=Decimal("0.5"),
+)
+
+
+@contextmanager
+def collector_apart() -> Generator[str]:
+    """The address of a collector whose CPU isn't this process's."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_collect, args=(there,))
+    process.start()
+    try:
+        yield str(here.recv())
+    finally:
+        here.send(None)
+        process.join()
+
+
+def _collect(pipe: Connection) -> None:
+    with OtlpSink() as sink:
+        sink.keeps = False
+        pipe.send(sink.url)
+        pipe.recv()
+
+
 def _table(found: Found, requests: int) -> Table:
     rounds = len(next(iter(found.values())))
     title = f"{rounds} rounds of {requests} requests, load {os.getloadavg()[0]:.1f}; median (least – greatest)"
@@ -154,7 +249,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--sluice", type=Path, default=Path(__file__).parents[1] / ".venv" / "bin" / "sluice")
+    parser.add_argument("--cpu", action="store_true")
     asked = parser.parse_args()
+    if asked.cpu:
+        with collector_apart() as url:
+            costs = [(recorded("", 1_000), recorded(url, 1_000)) for _ in range(asked.rounds)]
+        print(f"CPU µs a trace: off {_spread([off for off, _ in costs])}, on {_spread([on for _, on in costs])}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         found, told = uvloop.run(measure(Path(folder), asked.sluice, asked.rounds, asked.requests))
     Console().print(_table(found, asked.requests))

@@ -3,25 +3,28 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.resources import Resource
 
-from infra.telemetry import metrics
+from infra.telemetry import metrics, wire
+from infra.telemetry.genai import Value
 
 log = logging.getLogger(__name__)
 
 QUEUE: Final = 2_048
 """Spans that may wait; then the oldest go."""
 
-_BATCH, _EVERY_MS = 128, 1_000
-"""Small ones: while a batch is put into bytes, the event loop shares the interpreter with it."""
+MOST_BYTES: Final = 64 * 2**20
+"""So much may they be together: with content, a span may have hundreds of kilobytes."""
 
+_BATCH, _BATCH_BYTES, _EVERY_S = 512, 4 * 2**20, 1.0
 _TIMEOUT_S: Final = 10.0
 _MOST_ANSWER: Final = 64 * 1024
 
@@ -29,64 +32,92 @@ _MOST_ANSWER: Final = 64 * 1024
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
-class Spans(SpanProcessor):
-    """Batches of spans, and the count of those that were sent or dropped. Ends within the time that `close` gives it."""
+class Spans:
+    """Spans that wait, as bytes, and the count of those that were sent or dropped.
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._counted = _Counted(exporter)
-        self._batches = BatchSpanProcessor(self._counted, QUEUE, _EVERY_MS, _BATCH)
-        self._in = 0
+    Who tells of a span makes its bytes: a thread that made them would keep the interpreter from the event loop.
+    """
 
-    def on_end(self, span: ReadableSpan) -> None:
-        # Each number has one writer: the loop this one, the thread the other.
-        if self._in - self._counted.taken >= QUEUE:
-            metrics.SPANS_DROPPED.labels("queue_full").inc()
-        else:
-            self._in += 1
-        self._batches.on_end(span)
+    def __init__(self, exporter: "Exporter", resource: bytes) -> None:
+        self._exporter = exporter
+        self._resource = resource
+        self._waiting = deque[bytes]()
+        # Bytes that came and were taken, and spans in between. Each has one writer: the loop the first, the thread the others.
+        self._came = self._taken = self._flying = 0
+        self._away = self._closing = self._over = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
+
+    def add(self, span: bytes) -> None:
+        """Never waits."""
+        self._waiting.append(span)
+        self._came += len(span)
+        # The thread may have taken the last one just now.
+        with suppress(IndexError):
+            while len(self._waiting) > QUEUE or self._came - self._taken > MOST_BYTES:
+                self._came -= len(self._waiting.popleft())
+                metrics.SPANS_DROPPED.labels("queue_full").inc()
+        if len(self._waiting) == _BATCH:
+            self._wake.set()
 
     def close(self, within_s: float) -> None:
         """Sends what is still here, as far as there is time; the rest is dropped and counted."""
-        ending = threading.Thread(target=self._batches.shutdown, daemon=True)
-        ending.start()
-        ending.join(within_s)
-        self._counted.over = True
-        left = self._in - self._counted.done
-        if left > 0:
+        self._closing = True
+        self._wake.set()
+        self._thread.join(within_s)
+        self._over = True
+        self._exporter.shutdown()
+        if left := self._flying + len(self._waiting):
             metrics.SPANS_DROPPED.labels("shutdown").inc(left)
 
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait(_EVERY_S)
+            self._wake.clear()
+            # What comes meanwhile is for the next round: else a fast endpoint would get them one by one.
+            left = len(self._waiting)
+            while left > 0 and (gone := self._export()):
+                left -= gone
+        while not self._over and self._export():
+            pass
 
-class _Counted(SpanExporter):
-    """An exporter that counts until it is `over`, and says when it no longer gets through."""
+    def _export(self) -> int:
+        spans, size = list[bytes](), 0
+        # The loop may have dropped the last one just now.
+        with suppress(IndexError):
+            while len(spans) < _BATCH and size < _BATCH_BYTES:
+                spans.append(self._waiting.popleft())
+                size += len(spans[-1])
+        self._taken += size
+        self._flying = len(spans)
+        if spans:
+            self._tell(len(spans), self._exporter.send(wire.request(self._resource, spans)))
+        return len(spans)
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self._away = False
-        self.taken = 0
-        self.done = 0
-        self.over = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.taken += len(spans)
-        try:
-            result = self._exporter.export(spans)
-        except Exception:
-            result = SpanExportResult.FAILURE
-        if self.over:
-            return result
-        self.done += len(spans)
-        sent = result is SpanExportResult.SUCCESS
+    def _tell(self, spans: int, sent: bool) -> None:
+        if self._over:
+            return
+        self._flying = 0
         if sent:
-            metrics.SPANS_SENT.inc(len(spans))
+            metrics.SPANS_SENT.inc(spans)
         else:
-            metrics.SPANS_DROPPED.labels("not_sent").inc(len(spans))
+            metrics.SPANS_DROPPED.labels("not_sent").inc(spans)
         if sent is self._away:
             self._away = not sent
             log.warning("spans are sent again" if sent else "spans can't be sent to SLUICE_OTLP_ENDPOINT and are dropped")
-        return result
 
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
+
+class Exporter(OTLPSpanExporter):
+    """The library's, with its retries, certificates and compression, for spans that are bytes already."""
+
+    def send(self, request: bytes) -> bool:
+        """Whether it has arrived, at last."""
+        try:
+            return self._client.export(request).success
+        except Exception:
+            # Whatever it stumbled over: the thread must live.
+            return False
 
 
 class _Bounded(requests.Session):
@@ -113,10 +144,13 @@ class _Bounded(requests.Session):
             raise
 
 
-def otlp(endpoint: str, headers: str) -> Spans:
+def otlp(service: str, endpoint: str, headers: str) -> Spans:
     """To `endpoint` (OTLP over HTTP). `headers`: name=value,name=value, as in OTEL_EXPORTER_OTLP_HEADERS."""
     url, given = f"{endpoint.rstrip('/')}/v1/traces", dict(_headers(headers))
-    return Spans(OTLPSpanExporter(endpoint=url, headers=given or None, timeout=_TIMEOUT_S, session=_Bounded()))
+    exporter = Exporter(endpoint=url, headers=given or None, timeout=_TIMEOUT_S, session=_Bounded())
+    # Also what OTEL_RESOURCE_ATTRIBUTES says; its values are such as spans have.
+    of = cast("Mapping[str, Value]", Resource.create({"service.name": f"sluice-{service}"}).attributes)
+    return Spans(exporter, wire.resource(of))
 
 
 def _headers(written: str) -> Iterator[tuple[str, str]]:

@@ -2,37 +2,28 @@
 
 A *context* is what a hop is told of the trace: a W3C `traceparent`, and behind a space the `tracestate` if there is one. Whether
 a trace is recorded is decided once, where it comes in; its flag tells everybody else. Without an endpoint nothing is recorded
-(a recorded span costs tens of microseconds): the caller's context, or a fresh one, is still handed on.
+(a recorded span costs some ten microseconds): the caller's context, or a fresh one, is still handed on.
 """
 
 import random
 import re
 import secrets
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from infra.telemetry import genai, wire
+from infra.telemetry.wire import Kind
 
-from infra.telemetry import genai
-
-Kind = Literal["server", "client", "consumer", "internal"]
+if TYPE_CHECKING:
+    from infra.telemetry.export import Spans
 
 CLOSE_S: Final = 2.0
 
-_PROPAGATOR = TraceContextTextMapPropagator()
-_KINDS = {
-    "server": SpanKind.SERVER,
-    "client": SpanKind.CLIENT,
-    "consumer": SpanKind.CONSUMER,
-    "internal": SpanKind.INTERNAL,
-}
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_SAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf](?: |\Z)")
 _TRACESTATE = re.compile(r"[!-~]+(?:[ \t]*,[ \t]*[!-~]+)*")
 _MOST_STATE = 512
 
@@ -40,26 +31,22 @@ _MOST_STATE = 512
 class Span:
     """A span, or nothing but the context for what it causes."""
 
-    __slots__ = ("_names", "_span", "context")
+    __slots__ = ("_attributes", "_over", "context")
 
-    def __init__(self, context: str, span: trace.Span | None = None, names: Mapping[str, str] | None = None) -> None:
+    def __init__(self, context: str, over: Callable[[genai.Attributes, int], None] | None = None) -> None:
         self.context = context
-        self._span = span
-        self._names = names
+        self._over = over
+        self._attributes: genai.Attributes = {}
 
     @property
     def recording(self) -> bool:
         """False: nobody wants its attributes, so don't make any."""
-        return self._span is not None
+        return self._over is not None
 
     def set(self, attributes: genai.Attributes) -> None:
         """Adds attributes; an `error.type` among them marks the span as failed."""
-        if self._span is None:
-            return
-        for name, value in attributes.items():
-            self._span.set_attribute(self._names.get(name, name) if self._names else name, value)
-        if (error := attributes.get(genai.ERROR_TYPE)) is not None:
-            self._span.set_status(Status(StatusCode.ERROR, str(error)))
+        if self._over is not None:
+            self._attributes |= attributes
 
     def fail(self, error: BaseException) -> None:
         """Marks it as failed."""
@@ -67,39 +54,38 @@ class Span:
 
     def end(self, ago_s: float = 0) -> None:
         """It is over, or was so long ago; once told, it stays so."""
-        if self._span is not None:
-            self._span.end(time.time_ns() - int(ago_s * 1e9))
-            self._span = None
+        if self._over is not None:
+            self._over(self._attributes, time.time_ns() - int(ago_s * 1e9))
+            self._over = None
 
 
 class Tracing:
     """Opens spans, if anybody wants them. `close` sends what is still held back."""
 
-    def __init__(self, service: str, processor: SpanProcessor | None, semconv: genai.Semconv = "v1.41") -> None:
-        self._processor = processor
-        self._tracer: Tracer | None = None
+    def __init__(self, spans: "Spans | None", semconv: genai.Semconv = "v1.41") -> None:
+        self._spans = spans
         self._names = genai.RENAMED[semconv]
-        if processor is not None:
-            resource = Resource.create({"service.name": f"sluice-{service}"})
-            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-            provider.add_span_processor(processor)
-            self._tracer = provider.get_tracer("sluice")
 
     def open(self, name: str, parent: str, kind: Kind = "internal", sample: float | None = None) -> Span:
         """A span that its opener ends. `parent`: a context, or empty.
 
         `sample`: where a trace comes in, the share that is recorded of those whose caller hasn't decided it; 0: none at all.
         """
-        if self._tracer is None:
+        if self._spans is None:
             return Span(parent or fresh_traceparent())
         if not _recorded(parent, sample):
             return Span(_unsampled(parent) if parent else fresh_traceparent())
-        traceparent, _, tracestate = parent.partition(" ")
-        context = _PROPAGATOR.extract({"traceparent": traceparent, "tracestate": tracestate})
-        span = self._tracer.start_span(name, context, _KINDS[kind], record_exception=False)
-        told = span.get_span_context()
-        own = f"00-{told.trace_id:032x}-{told.span_id:016x}-01"
-        return Span(f"{own} {tracestate}" if tracestate else own, span, self._names)
+        trace = parent[3:35] if parent else f"{random.getrandbits(128):032x}"
+        context = f"00-{trace}-{random.getrandbits(64):016x}-01{parent[55:]}"
+        return Span(context, partial(self._over, name, kind, context, parent, time.time_ns()))
+
+    def _over(
+        self, name: str, kind: Kind, context: str, parent: str, began_ns: int, attributes: genai.Attributes, ended_ns: int
+    ) -> None:
+        if self._names:
+            attributes = {self._names.get(name, name): value for name, value in attributes.items()}
+        if self._spans is not None:
+            self._spans.add(wire.span(name, kind, context, parent, began_ns, ended_ns, attributes))
 
     @contextmanager
     def span(self, name: str, parent: str, kind: Kind = "internal", sample: float | None = None) -> Generator[Span]:
@@ -115,19 +101,18 @@ class Tracing:
 
     def close(self) -> None:
         """Returns within about two seconds, whatever the endpoint does."""
-        if self._processor is not None:
-            close = getattr(self._processor, "close", None)
-            close(CLOSE_S) if close else self._processor.shutdown()
+        if self._spans is not None:
+            self._spans.close(CLOSE_S)
 
 
 def open_tracing(service: str, otlp_endpoint: str, otlp_headers: str = "", semconv: genai.Semconv = "v1.41") -> Tracing:
     """Tracing that exports to `otlp_endpoint`, or that only hands the context on if it is empty."""
     if not otlp_endpoint:
-        return Tracing(service, None)
+        return Tracing(None)
     # Who exports nothing needn't carry requests and protobuf.
     from infra.telemetry.export import otlp
 
-    return Tracing(service, otlp(otlp_endpoint, otlp_headers), semconv)
+    return Tracing(otlp(service, otlp_endpoint, otlp_headers), semconv)
 
 
 def fresh_traceparent() -> str:
@@ -166,15 +151,9 @@ def is_traceparent(text: str) -> bool:
 
 def _recorded(parent: str, sample: float | None) -> bool:
     if parent:
-        return sample != 0 and _is_sampled(parent)
+        return sample != 0 and _SAMPLED.match(parent) is not None
     return sample is not None and random.random() < sample
 
 
-def _is_sampled(context: str) -> bool:
-    flags = traceparent_of(context)[-2:]
-    return is_traceparent(traceparent_of(context)) and bool(int(flags, 16) & 1)
-
-
 def _unsampled(context: str) -> str:
-    traceparent, space, tracestate = context.partition(" ")
-    return f"{traceparent[:-2]}00{space}{tracestate}" if _is_sampled(context) else context
+    return f"{context[:53]}00{context[55:]}" if _SAMPLED.match(context) else context

@@ -52,7 +52,7 @@ from tests.simulator.wires import MemoryFiles, SimRedis, SimSink, SimSource
 
 GRACE_S = 5.0
 _BOOKS = Books(PriceBook())
-_TRACING = Tracing("simulator", None)
+_TRACING = Tracing(None)
 
 
 class Process:

@@ -49,7 +49,7 @@ class Bench:
         self.deliveries: list[Delivery] = []
         self.outcome: Callable[[Job], Outcome] = lambda job: Forward(job.past(Stage.GUARD))
         post = Post(self.log, self.files, self.clock, "guard")
-        tracing = Tracing("guard", None)
+        tracing = Tracing(None)
         self.next_is_here = False
         self.told = False
         self.asked: list[tuple[str, str, int]] = []

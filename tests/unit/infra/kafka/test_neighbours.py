@@ -50,7 +50,7 @@ class House:
             signer=SIGNER,
             files=self._files,
             clock=clock,
-            tracing=Tracing(name.value, None),
+            tracing=Tracing(None),
             hand_over=self._neighbours.hand_over,
             told=self._is_told,
             leased=name is StageName.ROUTER,

@@ -74,7 +74,7 @@ def test_the_caller_decides_what_is_recorded_unless_policy_forbids_it(parent: st
 
 
 def test_without_an_endpoint_the_callers_context_is_handed_on() -> None:
-    tracing = Tracing("test", None)
+    tracing = Tracing(None)
     with tracing.span("one", f"{PARENT} a=b", sample=1) as span:
         assert (span.context, span.recording) == (f"{PARENT} a=b", False)
     with tracing.span("two", "", sample=1) as span:
@@ -132,6 +132,36 @@ def test_what_an_endpoint_does_not_keep_up_with_is_dropped_and_counted(monkeypat
         sink.stopping.set()
         tracing.close()
     assert 1_000 - 256 - 256 <= dropped < 1_000
+
+
+def test_each_span_is_sent_or_counted_as_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "QUEUE", 1_000)
+    why = ("queue_full", "not_sent", "shutdown")
+    sent, dropped = count("sluice_spans_sent_total"), [count("sluice_spans_dropped_total", why=one) for one in why]
+    with OtlpSink() as sink:
+        tracing = open_tracing("test", sink.url)
+        for _ in range(5_000):
+            tracing.open("one", "", sample=1).end()
+        tracing.close()
+    arrived = count("sluice_spans_sent_total") - sent
+    lost = sum(count("sluice_spans_dropped_total", why=one) - before for one, before in zip(why, dropped, strict=True))
+    assert (len(sink.spans), arrived + lost) == (arrived, 5_000)
+    assert len(sink.requests) < 50, "they go in batches"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_waiting_spans_have_a_limit_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MOST_BYTES", 100_000)
+    before = count("sluice_spans_dropped_total", why="queue_full")
+    with OtlpSink("slow") as sink:
+        tracing = open_tracing("test", sink.url)
+        for number in range(50):
+            with tracing.span(str(number), "", sample=1) as span:
+                span.set({"gen_ai.input.messages": "x" * 10_000})
+        dropped = count("sluice_spans_dropped_total", why="queue_full") - before
+        sink.stopping.set()
+        tracing.close()
+    assert 50 - 9 - 9 <= dropped <= 50 - 9
 
 
 def test_the_newer_names_are_there_for_who_wants_them() -> None:

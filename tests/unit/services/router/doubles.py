@@ -261,7 +261,7 @@ class Bench:
         )
         self.redis = redis or LuaRedis(self.clock)
         purse = self.purse = Purse(self.control, self.redis, Estimator(self.control, PriceBook()), self.clock)
-        calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing("router", None))
+        calls = Calls(lambda _: self.provider, cast("Post", self.post), records, Tracing(None))
         hedges = Hedges(lambda d, stream: self.strategies.p95_ms(d, stream))
         self.sender = Sender(calls, records, self.running, books, self.clock, self.dispatcher, purse, hedges, self._renew)
         chooser = Chooser(self.control, self._judge)
