@@ -11,10 +11,10 @@ import time
 
 from infra.telemetry import metrics
 
-_SAMPLE_S = 0.025
+_SAMPLE_S, _IDLE_SAMPLE_S = 0.025, 0.5
 _SMOOTH = 0.3
 _RECENT_S = 5.0
-"""Interactive work so long ago still counts as being there."""
+"""Work so long ago still counts as being there."""
 
 _BUSY, _LAG_S = 0.65, 0.004
 """While there is interactive work: share of the time that the loop may be busy, and how late it may be."""
@@ -34,7 +34,7 @@ class Pace:
         self.rate = _FIRST
         self._tokens = _LEAST_BURST
         self._filled = time.monotonic()
-        self._interactive = -_RECENT_S
+        self._interactive = self._begun = -_RECENT_S
         self._short = False
         self._busy = self._lag = 0.0
         self._loop: asyncio.Task[None] | None = None
@@ -63,6 +63,7 @@ class Pace:
     def begin(self) -> None:
         """A batch job begins."""
         self._tokens -= 1
+        self._begun = time.monotonic()
 
     def adjust(self, busy: float, lag_s: float, now: float) -> None:
         """Takes in one sample: the share of the time that the loop was busy, and how late it was."""
@@ -82,7 +83,9 @@ class Pace:
     async def _sample(self) -> None:
         wall, cpu = time.monotonic(), time.thread_time()
         while True:
-            await asyncio.sleep(_SAMPLE_S)
+            works = wall - max(self._interactive, self._begun) < _RECENT_S
+            sample_s = _SAMPLE_S if works else _IDLE_SAMPLE_S
+            await asyncio.sleep(sample_s)
             now, spent = time.monotonic(), time.thread_time()
-            self.adjust((spent - cpu) / (now - wall), now - wall - _SAMPLE_S, now)
+            self.adjust((spent - cpu) / (now - wall), now - wall - sample_s, now)
             wall, cpu = now, spent

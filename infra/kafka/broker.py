@@ -1,4 +1,4 @@
-"""Kafka by FastStream and aiokafka: connection, producer, sources, readers. The only module that knows either library.
+"""Kafka by FastStream and aiokafka: connection, producer, sources, readers. Nothing but this and `fetches` knows either library.
 
 FastStream gives the connection and consumers without handlers; taking records is the stage's own loop, and aiokafka's producer
 sends them as they are (docs/decisions/0001 has the measurements). Set once here, and read back by a test: no topics by accident,
@@ -17,6 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, To
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, TopicPartition
 
+from infra.kafka.fetches import FETCH_MS, Fetches
 from infra.kafka.log import CommitRefused, Incoming, Listener, Mark, Outgoing, Partition, Sink, Source
 from schemas.topics import DAY_MS, Topic
 
@@ -37,7 +38,7 @@ CONSUMER_SETTINGS: dict[str, object] = {
     "ack_policy": AckPolicy.MANUAL,
     "no_reply": True,
     "auto_offset_reset": "earliest",
-    "fetch_max_wait_ms": 500,
+    "fetch_max_wait_ms": FETCH_MS,
     "max_partition_fetch_bytes": 2 * 1024 * 1024,
     # A full stage doesn't poll, so being busy must never look like being dead: the heartbeat tells that.
     "max_poll_interval_ms": 3_600_000,
@@ -45,9 +46,6 @@ CONSUMER_SETTINGS: dict[str, object] = {
     "heartbeat_interval_ms": 1_000,
     "rebalance_timeout_ms": 10_000,
 }
-
-
-_BULK_BYTES = 256 * 1024
 
 
 class Kafka(Sink):
@@ -130,19 +128,19 @@ class Kafka(Sink):
 
         `may_wait_ms`: for so long records may wait for others, to come many at once.
         """
-        return _KafkaSource(self._bootstrap, self._broker, self._admin, group, topics, slot, may_wait_ms)
+        return _KafkaSource(self._bootstrap, self._broker, self._admin, self.ends, group, topics, slot, may_wait_ms)
 
     async def ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         """The next offset to be written in each partition, by a connection of its own.
 
-        On a reader's the answer would stand behind its fetch, which waits 500 ms for records.
+        On one that reads the answer would stand behind its fetch, which waits for records.
         """
         async with self._asking:
             if self._asker is None:
                 asker: Any = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=_REQUEST_MS)
                 await asker.start()
                 self._asker = asker
-            found = cast("dict[AioPartition, int]", await self._asker.end_offsets([AioPartition(*p) for p in partitions]))
+        found = cast("dict[AioPartition, int]", await self._asker.end_offsets([AioPartition(*p) for p in partitions]))
         return {Partition(p.topic, p.partition): offset for p, offset in found.items()}
 
     async def committed(self, group: str, partitions: Collection[Partition]) -> dict[Partition, Mark]:
@@ -174,6 +172,7 @@ class Reader:
 
     def __init__(self, consumer: Any, partitions: Collection[Partition], stop: Any) -> None:
         self._consumer = consumer
+        self._fetches = Fetches(consumer)
         self._partitions = [AioPartition(*p) for p in partitions]
         self._stop = stop
 
@@ -206,8 +205,7 @@ class Reader:
 
     async def poll(self, timeout_s: float, limit: int | None = None) -> list[Incoming]:
         """The next records, in order within a partition; empty after `timeout_s`."""
-        batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=limit)
-        return [record for batch in batches.values() for record in batch]
+        return await self._fetches.take((), limit, timeout_s)
 
     async def seek_to_time(self, unix_ms: int) -> None:
         """To the first record of that time or later."""
@@ -236,15 +234,16 @@ class _KafkaSource(Source):
         bootstrap: str,
         broker: KafkaBroker,
         admin: AIOKafkaAdminClient,
+        ends: Callable[[Collection[Partition]], Awaitable[dict[Partition, int]]],
         group: str,
         topics: Collection[str],
         slot: str | None,
         may_wait_ms: int,
     ) -> None:
-        self._bootstrap, self._broker, self._admin = bootstrap, broker, admin
-        self._group, self._topics, self._slot = group, list(topics), slot
-        self._patience = {"fetch_min_bytes": _BULK_BYTES, "fetch_max_wait_ms": may_wait_ms} if may_wait_ms else {}
+        self._bootstrap, self._broker, self._admin, self._ends = bootstrap, broker, admin, ends
+        self._group, self._topics, self._slot, self._may_wait_ms = group, list(topics), slot, may_wait_ms
         self._consumer: Any = None
+        self._fetches: Any = None
         self._stop: Any = None
         self._left = False
         self._settled = asyncio.Event()
@@ -258,17 +257,15 @@ class _KafkaSource(Source):
             # By topic, so that every member has a part of each lane; the sticky one gave each of two a lane of its own.
             partition_assignment_strategy=(RangePartitionAssignor,),
             listener=_Rebalances(listener, self._settle),
-            **(CONSUMER_SETTINGS | self._patience),
+            **CONSUMER_SETTINGS,
         )
         await subscriber.start()
         self._consumer, self._stop = subscriber.consumer, subscriber.stop
+        self._fetches = Fetches(self._consumer, self._may_wait_ms)
 
     async def poll(self, partitions: Collection[Partition], limit: int, timeout_s: float) -> list[Incoming]:
         if not self._held:
-            batches = await self._consumer.getmany(
-                *[AioPartition(*p) for p in partitions], timeout_ms=int(timeout_s * 1000), max_records=limit
-            )
-            self._held = [record for batch in batches.values() for record in batch]
+            self._held = await self._fetches.take([AioPartition(*p) for p in partitions], limit, timeout_s)
         # aiokafka gives records of a new assignment while the listener is still being told of it (measured).
         await self._settled.wait()
         held, self._held = self._held, []
@@ -305,8 +302,7 @@ class _KafkaSource(Source):
         return await committed(self._admin, self._group, partitions)
 
     async def end(self, partitions: Collection[Partition]) -> dict[Partition, int]:
-        ends = await self._consumer.end_offsets([AioPartition(*p) for p in partitions])
-        return {Partition(p.topic, p.partition): offset for p, offset in ends.items()}
+        return await self._ends(partitions)
 
     def high_water(self, partition: Partition) -> int | None:
         if self._consumer is None or self._left:

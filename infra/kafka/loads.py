@@ -33,7 +33,7 @@ class Loads:
         self._redis = redis
         self._clock = clock
         self._stages: list[Stage] = []
-        # Only where something waits: mostly nothing does, and each request asks.
+        # Only where something waits: mostly nothing does, and each request asks. So only that is told, and its end.
         self._known: Mapping[Partition, Load] = {}
         self._loop: asyncio.Task[None] | None = None
 
@@ -94,7 +94,8 @@ class Loads:
             loads = stage.loads(now_ms)
             _show(stage.name, loads)
             for partition, load in loads.items():
-                own += (f"{partition.topic}/{partition.partition}", f"{load.depth} {load.wait_ms} {now_ms}")
+                if load.depth or partition in self._known:
+                    own += (f"{partition.topic}/{partition.partition}", f"{load.depth} {load.wait_ms} {now_ms}")
         told = cast("list[bytes]", await self._redis.run(_SHARE, [_KEY], own))
         known: dict[Partition, Load] = {}
         for field, value in zip(told[::2], told[1::2], strict=True):

@@ -89,6 +89,8 @@ class Stage:
         self._committed: dict[Partition, Mark] = {}
         self._tasks: dict[asyncio.Task[None], float] = {}
         self._changed = asyncio.Event()
+        self._uncommitted = asyncio.Event()
+        self._uncommitted.set()
         self._loops: list[asyncio.Task[None]] = []
         self._broken: str | None = None
 
@@ -177,6 +179,7 @@ class Stage:
         self._broken = None
         self._owned |= set(partitions)
         self._changed.set()
+        self._uncommitted.set()
 
     async def _standing(self, partitions: Collection[Partition]) -> tuple[dict[Partition, Mark], dict[Partition, int]]:
         """What the group has committed, and where the partitions end. Without it nothing can be taken, so it is asked again."""
@@ -282,6 +285,7 @@ class Stage:
         self._note_pace(lane)
         task = asyncio.create_task(self._run(partition, team, record))
         self._tasks[task] = time.monotonic()
+        self._uncommitted.set()
         task.add_done_callback(self._ended)
 
     def _note_pace(self, lane: Lane) -> None:
@@ -357,15 +361,20 @@ class Stage:
 
     async def _commit_often(self) -> None:
         while True:
+            await self._uncommitted.wait()
             await asyncio.sleep(COMMIT_EVERY_S)
             metrics.STAGE_BUSY.labels(self.name).set(len(self._tasks))
             oldest = min(self._tasks.values(), default=None)
             metrics.STAGE_OLDEST.labels(self.name).set(time.monotonic() - oldest if oldest is not None else 0)
+            if not self._tasks:
+                self._uncommitted.clear()
             try:
                 await self._commit()
             except CommitRefused:
+                self._uncommitted.set()
                 log.info("%s: a commit was refused, the group is rebalancing", self.name)
             except Exception as error:
+                self._uncommitted.set()
                 log.warning("%s: can't commit (%s), trying again", self.name, type(error).__name__)
 
     async def _commit(self) -> None:

@@ -29,7 +29,7 @@ MEASURES: Final = (
 QUIET_S: Final = 30
 """An hour that was touched later than that is left alone. Longer than an insert takes from its rows to its touch."""
 AT_ONCE: Final = 24
-_EVERY_S: Final = 10.0
+_EVERY_S: Final = 30.0
 _RANDOM_BITS: Final = 20
 _FORGET_MS: Final = 3_600_000
 """Sums that were never sealed, or no longer count, are dropped after that: nobody adds up, or reads, for so long."""

@@ -1,8 +1,12 @@
 """How fast batch may begin."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
 from infra.pace import Pace
+from tests.fakes.clock import in_virtual_time
 
 
 def settled(pace: Pace, *, busy: float, lag_s: float, now: float = 1e9, samples: int = 400) -> float:
@@ -45,3 +49,26 @@ def test_what_begins_is_counted() -> None:
     for _ in range(room):
         pace.begin()
     assert pace.room() <= 1
+
+
+class Looking(Pace):
+    """Counts how often it looks at the loop."""
+
+    looks = 0
+
+    def adjust(self, busy: float, lag_s: float, now: float) -> None:
+        self.looks += 1
+
+
+@pytest.mark.parametrize(("work", "looks"), [(None, 10), (Pace.interactive, 200), (Pace.begin, 200)])
+@in_virtual_time
+async def test_a_loop_that_has_work_is_looked_at_often_and_any_other_seldom(
+    work: Callable[[Pace], None] | None, looks: int
+) -> None:
+    pace = Looking()
+    if work:
+        work(pace)
+    pace.start()
+    await asyncio.sleep(5.001)
+    await pace.stop()
+    assert pace.looks == pytest.approx(looks, abs=1)

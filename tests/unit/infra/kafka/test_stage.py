@@ -1,7 +1,7 @@
 """The driver of a stage, with a log in memory and time that jumps. Tests are named after what is feared."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -268,6 +268,38 @@ async def test_a_failing_work_keeps_its_place_and_heals() -> None:
         await until(lambda: len(desk.ended) == 6)
         await until(lambda: committed(log) == Mark(6))
         assert stage.not_ready() is None
+
+
+@in_virtual_time
+async def test_after_an_hour_without_work_what_ends_then_is_committed() -> None:
+    log, desk = MemoryLog(), Desk()
+    await fill(log, 1)
+    async with running(log, desk):
+        await until(lambda: committed(log) == Mark(1))
+        await asyncio.sleep(3600)
+        await fill(log, 1)
+        await until(lambda: committed(log) == Mark(2))
+
+
+@in_virtual_time
+async def test_a_commit_that_failed_is_tried_again_though_nothing_runs() -> None:
+    log, desk = MemoryLog(), Desk()
+    await fill(log, 1)
+    stage, source = stage_of(log, desk)
+    commit, refused = source.commit, list[object]()
+
+    async def refuse_once(marks: Mapping[Partition, Mark]) -> None:
+        if not refused:
+            refused.append(marks)
+            raise OSError("no broker")
+        await commit(marks)
+
+    source.commit = refuse_once
+    await stage.start()
+    await until(lambda: committed(log) == Mark(1))
+    await stage.drain(0)
+    await stage.stop()
+    assert refused == [{Partition(TOPIC, 0): Mark(1)}]
 
 
 @in_virtual_time
