@@ -34,6 +34,7 @@ from infra.settings import Settings
 
 MAX_FORM_BYTES: Final = 8 * 2**20
 READERS: Final = 6
+ANALYSTS: Final = 4
 WRITERS: Final = 4
 MAX_REQUESTS: Final = 256
 DRAIN_S: Final = 8
@@ -70,6 +71,7 @@ TRANSPORT: Final = frozenset(
 CONTENT_TYPES: Final = {
     "JSON": "application/json; charset=UTF-8",
     "JSONCompact": "application/json; charset=UTF-8",
+    "JSONCompactStrings": "application/json; charset=UTF-8",
     "JSONEachRow": "application/x-ndjson; charset=UTF-8",
     "CSV": "text/csv; charset=UTF-8",
     "CSVWithNames": "text/csv; charset=UTF-8",
@@ -80,6 +82,10 @@ CONTENT_TYPES: Final = {
     "Arrow": "application/octet-stream",
     "ArrowStream": "application/octet-stream",
     "RowBinary": "application/octet-stream",
+    "RowBinaryWithNames": "application/octet-stream",
+    "RowBinaryWithNamesAndTypes": "application/octet-stream",
+    "Avro": "application/octet-stream",
+    "ORC": "application/octet-stream",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -96,15 +102,16 @@ class Runs(Protocol):
 class Server:
     """HTTP in front of the engine. Bounded in requests, in bytes of bodies and in queries at once.
 
-    Reading and writing have queues of their own, so that an analyst's slow queries don't keep the books waiting.
+    Services that read, analysts and writers have a queue each, so that slow queries of analysts keep nobody else waiting.
     """
 
     def __init__(self, engine: Runs, password: str = "", *, default: bool = True) -> None:
         """`password` and `default`: as Users has them."""
         self._engine = engine
         self._users = Users(self._ask, password, default=default)
-        self._pool = ThreadPoolExecutor(READERS + WRITERS, "engine")
+        self._pool = ThreadPoolExecutor(READERS + ANALYSTS + WRITERS, "engine")
         self._readers = asyncio.Semaphore(READERS)
+        self._analysts = asyncio.Semaphore(ANALYSTS)
         self._writers = asyncio.Semaphore(WRITERS)
         self._bodies = Bodies()
         self._requests = 0
@@ -158,11 +165,16 @@ class Server:
         return (await self._run(Statement(sql.encode(), "", "TabSeparated", {}, {}))).body
 
     async def _run(self, statement: Statement) -> Answer:
-        async with self._writers if statement.verb == "INSERT" else self._readers:
+        async with self._queue(statement):
             running = self._pool.submit(self._engine.run, statement)
             self._running.add(running)
             running.add_done_callback(self._running.discard)
             return await asyncio.wrap_future(running)
+
+    def _queue(self, statement: Statement) -> asyncio.Semaphore:
+        if statement.grant is not None:
+            return self._analysts
+        return self._writers if statement.verb == "INSERT" else self._readers
 
 
 async def _ok(_: web.Request) -> web.Response:

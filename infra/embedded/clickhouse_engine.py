@@ -40,7 +40,9 @@ Logs and profilers are off: nobody here reads what they find.
 READS: Final = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
 _FIRST_WORD = re.compile(rb"(?:\s|\(|--[^\n]*(?:\n|$)|#[! ][^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
 _LAST_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
+_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(SETTINGS\b.*)?[\s;]*$", re.IGNORECASE | re.DOTALL)
 _QUOTED = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_ASIDE = re.compile(rb"--[^\n]*|#[! ][^\n]*|/\*.*?\*/|" + _QUOTED.pattern, re.DOTALL)
 _INSERT_HEAD = re.compile(
     rb"((?:(?!\b(?:SELECT|WITH|VALUES)\b)(?>--[^\n]*\n|/\*.*?\*/|" + _QUOTED.pattern + rb"|[^'`\"]))*?)"
     rb"\bFORMAT\s+(\w+)[ \t\f]*\r?\n?",
@@ -106,7 +108,7 @@ class Statement:
         """The format of the answer; None for a statement that has none."""
         if self.verb not in READS:
             return None
-        named = _LAST_FORMAT.search(self.sql)
+        named = _FORMAT.search(_ASIDE.sub(b" ", self.sql))
         return named[1].decode() if named else self.default_format
 
 
@@ -183,9 +185,11 @@ def _prepare(handle: _Handle, statement: Statement, settings: Mapping[str, str])
 
 def _insist_on_reading(handle: _Handle, statement: Statement) -> None:
     """chDB's readonly lets INTO OUTFILE and KILL through: clickhouse-local has reasons for that, a server none."""
+    # What is no SQL at all is told so, not that it may not write; of an INSERT the rows aren't worth reading for that.
+    canonical = b"" if statement.verb == "INSERT" else _canonical(handle, statement).encode()
     if statement.verb not in READS:
         raise refusal(164, "Cannot execute query in readonly mode", "READONLY")
-    if b"OUTFILE" in _QUOTED.sub(b"''", _canonical(handle, statement).encode()).upper().split():
+    if b"OUTFILE" in _QUOTED.sub(b"''", canonical).upper().split():
         raise refusal(358, "INTO OUTFILE is not allowed", "INTO_OUTFILE_NOT_ALLOWED")
 
 
@@ -193,7 +197,8 @@ def _canonical(handle: _Handle, statement: Statement) -> str:
     """The one statement that it is, without comments. Raises RuntimeError for several."""
     text = statement.sql.decode(errors="replace")
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\0", "\\0")
-    plain = handle.query("SELECT formatQuerySingleLine({sql:String})", "TabSeparatedRaw", {"sql": escaped}).bytes()
+    asked = "SELECT formatQuerySingleLine({sql:String}) SETTINGS implicit_select = 0"
+    plain = handle.query(asked, "TabSeparatedRaw", {"sql": escaped}).bytes()
     return plain.decode().removesuffix("\n")
 
 
@@ -236,7 +241,7 @@ def _native_header(handle: _Handle, statement: Statement) -> bytes:
     """A block without rows, which a server sends for an empty result and chDB doesn't: clients learn the columns by it."""
     if statement.verb not in ("SELECT", "WITH"):
         return b""
-    inner = _LAST_FORMAT.sub(b"", statement.sql).rstrip(b"; \n")
+    inner = _FORMAT.sub(rb"\2", _canonical(handle, statement).encode())
     described = handle.query(b"DESCRIBE TABLE (" + inner + b"\n)", "JSONEachRow", statement.params).bytes()
     columns = [cast(dict[str, str], json.loads(line)) for line in described.splitlines()]
     words = [_varint(len(columns)), _varint(0)]

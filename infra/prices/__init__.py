@@ -6,6 +6,7 @@
     ├── tiers    what a tier costs in relation to the standard one, where the list doesn't say
     ├── overlay  which of the house's entries hold for a call
     └── rate     exact arithmetic over disjoint kinds of token
+    versions   what was negotiated, told by a price version
     capacity   what is paid by the hour, spread over what was done with it
 
 Nothing is ever fetched: of genai-prices only the data and its own arithmetic are used, and a new price comes with a new version

@@ -136,7 +136,7 @@ class AccountingService:
             await (await asyncio.shield(self._rebuild))()
 
         platform = self._platform
-        table, alerts = platform.control.table, Alerts(platform.kafka, platform.clock, self.name)
+        table, alerts = platform.control.table, Alerts(platform.kafka, platform.clock, self.name, platform.settings.public)
         source = platform.source("settlement", COMPLETIONS.name, may_wait_ms=_TOGETHER_MS)
         signals = Signals(table, alerts, platform.redis)
         watch, shutdowns = Watch(table, alerts), Shutdowns(table, alerts, Once(platform.redis))

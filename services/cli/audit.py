@@ -66,8 +66,11 @@ def export(
     if out is None:
         count = _export(api, wanted, sys.stdout)
     else:
-        with out.open("w") as file:
-            count = _export(api, wanted, file)
+        try:
+            with out.open("w", encoding="utf-8") as file:
+                count = _export(api, wanted, file)
+        except OSError as error:
+            raise Failed(f"{out} can't be written: {error.strerror}.") from None
     note(f"{count} records.")
 
 

@@ -16,7 +16,7 @@ _AT_ONCE: Final = 500
 _ON_ITS_WAY_MS: Final = 900_000
 
 Ask = Callable[[str], str]
-"""The rows of a SELECT, a JSON object a line."""
+"""The rows of a SELECT, as a JSON list of objects."""
 
 
 @dataclass(slots=True)
@@ -80,15 +80,20 @@ def check_file(path: Path) -> Report:
     try:
         with path.open("rb") as file:
             for written in file:
+                if manifest is not None:
+                    report.found = report.found or Found("inserted", 0, 0, "", "something stands behind the manifest")
+                    break
                 if written.startswith(b'{"manifest":'):
                     manifest = _Manifest.model_validate(json.loads(written)["manifest"])
-                    break
+                    continue
                 sha256.update(written)
                 report.links += 1
                 if report.found is None:
                     report.found = _record_flaw(_Exported.model_validate_json(written))
-    except (OSError, ValidationError, ValueError) as error:
-        raise Failed(f"{path} is no export of `sluice audit export` ({type(error).__name__}).") from None
+    except OSError as error:
+        raise Failed(f"{path} can't be read: {error.strerror}.") from None
+    except (ValidationError, ValueError):
+        raise Failed(f"{path} is no export of `sluice audit export`.") from None
     if manifest is None:
         raise Failed(f"{path} has no manifest at its end: it was cut off, or is no export of `sluice audit export`.")
     if report.found is None and (manifest.sha256, manifest.records) != (sha256.hexdigest(), report.links):
@@ -106,7 +111,7 @@ def _record_flaw(one: _Exported) -> Found | None:
 
 
 def _rows(ask: Ask, query: str) -> Iterator[dict[str, object]]:
-    return (cast("dict[str, object]", json.loads(line)) for line in ask(query).splitlines() if line)
+    return iter(cast("list[dict[str, object]]", json.loads(ask(query))))
 
 
 def _pages(ask: Ask, partition: int) -> Iterator[list[Link]]:
@@ -164,7 +169,10 @@ def _unlinked(ask: Ask, now_s: int) -> Found | None:
 
 def _anchors(ask: Ask) -> list[tuple[int, Head]]:
     told = _rows(ask, "SELECT after FROM sluice.events WHERE action = 'audit.anchored'")
-    anchors = [_Anchor.model_validate_json(str(row["after"])) for row in told]
+    try:
+        anchors = [_Anchor.model_validate_json(str(row["after"])) for row in told]
+    except ValidationError:
+        raise Failed("An anchor in sluice.events isn't what accounting writes there: it was altered.") from None
     return [(one.partition, Head(n=one.n, row_hash=one.row_hash)) for one in anchors]
 
 

@@ -166,9 +166,13 @@ class Api:
 
 
 def open_http(base_url: str, headers: dict[str, str]) -> httpx.Client:
-    """An HTTP client. A proxy of the environment has no business between us and this machine."""
-    is_loopback = urlsplit(base_url).hostname in _LOOPBACK
-    return httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_S, trust_env=not is_loopback)
+    """An HTTP client. A proxy of the environment has no business between us and this machine. Raises Failed."""
+    try:
+        is_loopback = urlsplit(base_url).hostname in _LOOPBACK
+        return httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_S, trust_env=not is_loopback)
+    except (ValueError, httpx.InvalidURL):
+        # It may hold a password.
+        raise Failed("That is no URL. See SLUICE_URL and SLUICE_CLICKHOUSE: such as http://127.0.0.1:8123.") from None
 
 
 def describe(error: Exception) -> str:

@@ -45,7 +45,7 @@ def show(
     model: str,
     tier: Annotated[str, typer.Option(help="the service tier, as an answer says it")] = "",
     on: Annotated[str, typer.Option(help="a day, UTC, such as 2026-07-30; else now")] = "",
-    input_tokens: Annotated[int, typer.Option(help="how much goes in: above a cliff all costs more")] = 1,
+    input_tokens: Annotated[int, typer.Option(min=0, help="how much goes in: above a cliff all costs more")] = 1,
     deployment: Annotated[str, typer.Option(help="the id of a deployment, for entries that name it")] = "",
     as_json: Json = False,
     data_dir: DataDir = None,

@@ -1,6 +1,5 @@
 """`sluice sql`: a question to ClickHouse, reading only."""
 
-import json
 from typing import Annotated, TypedDict, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +19,8 @@ EXACT = {
 }
 _NUMBERS = ("Int", "UInt", "Float", "Decimal", "Nullable(Int", "Nullable(UInt", "Nullable(Float", "Nullable(Decimal")
 
+_NULL = "ᴺᵁᴸᴸ"
+"""As ClickHouse writes it where all is text."""
 
 _READONLY = "164"
 _ADVICE = {
@@ -37,7 +38,7 @@ class _Column(TypedDict):
 
 class _Compact(TypedDict):
     meta: list[_Column]
-    data: list[list[object]]
+    data: list[list[str]]
 
 
 def sql(
@@ -47,14 +48,14 @@ def sql(
 ) -> None:
     """Ask ClickHouse, reading only. Rows come as a table, with --json as a list of objects with exact numbers."""
     url = find(data_dir).address("clickhouse")
-    wanted = "JSONEachRow" if as_json else "JSONCompact"
+    wanted = "JSONEachRow" if as_json else "JSONCompactStrings"
     response = ask(url if "://" in url else f"http://{url}", query, wanted)
     # A query may name a format of its own, and then gets it.
     if as_json or response.headers.get("x-clickhouse-format", wanted) != wanted:
         line(response.text.rstrip("\n"))
         return
     if response.text.strip():
-        _show(cast("_Compact", json.loads(response.text, parse_int=str, parse_float=str)))
+        _show(cast("_Compact", response.json()))
 
 
 def ask(url: str, query: str, default_format: str) -> httpx.Response:
@@ -86,10 +87,5 @@ def _reads_only_already(response: httpx.Response) -> bool:
 def _show(answer: _Compact) -> None:
     columns = answer["meta"]
     numbers = [place for place, column in enumerate(columns) if column["type"].startswith(_NUMBERS)]
-    table([column["name"] for column in columns], [[_text(value) for value in row] for row in answer["data"]], right=numbers)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    rows = [["" if value == _NULL else value for value in row] for row in answer["data"]]
+    table([column["name"] for column in columns], rows, right=numbers)

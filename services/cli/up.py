@@ -90,7 +90,8 @@ async def _up(settings: Settings, listener: socket.socket, wanted: Wanted, *, pr
         sys.exit(str(failure))
     try:
         addresses = {"kafka": stack.kafka, "redis": stack.redis, "clickhouse": stack.clickhouse_for_services}
-        found = settings.model_copy(update=addresses)
+        public_url = settings.public_url or settings.url or url
+        found = settings.model_copy(update={**addresses, "public_url": public_url})
         if processes:
             listener.close()
             await _up_in_processes(found, int(url.rsplit(":", 1)[1]), services, note, ready)

@@ -10,6 +10,8 @@ from pydantic_core import from_json
 from schemas.base import JsonObject
 from schemas.job import Api
 
+_MOST_NAME = 256
+
 
 class NoAnswer(ValueError):
     """What came is no answer of this API: broken JSON, another shape, or an error object."""
@@ -150,8 +152,9 @@ def _tier(answer: JsonObject) -> str:
 
 
 def _named(told: JsonObject, member: str) -> str:
+    """A name that a provider gives: it stands in the books, so it is kept short."""
     name = told.get(member)
-    return name if isinstance(name, str) else ""
+    return name[:_MOST_NAME] if isinstance(name, str) else ""
 
 
 def _text(choices: Sequence[JsonObject]) -> str:

@@ -171,6 +171,7 @@ async def test_a_soft_budget_only_tells(own: System) -> None:
     assert (share["what"], share["scope"], share["severity"]) == ("budget_share", f"team/{place.team.name}", "warning")
     assert share["facts"]["share"] == round(ANSWER_USD / Decimal("0.00003"), 4)
     assert share["facts"]["hard"] is False
+    assert share["link"] == f"{place.system.url}/admin/v1/alerts/{share['id']}"
     await spend(place, 2)
     exhausted, _ = await alerts(place, 2)
     assert (exhausted["what"], exhausted["severity"]) == ("budget_exhausted", "warning")

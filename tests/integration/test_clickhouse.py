@@ -208,6 +208,8 @@ async def test_all_that_goes_into_a_row_comes_out_again(clickhouse: ClickHouse) 
     told = {
         "ts": LAST_INSTANT,
         "user": "a'b\\c",
+        "input_audio_tokens": 5,
+        "output_audio_tokens": 2,
         "feature": "line\n\none; DROP TABLE x;\n\n",
         "metadata": {"prompt": "v2", "": ""},
         "guard_findings": ["email", "card"],
@@ -223,6 +225,7 @@ async def test_all_that_goes_into_a_row_comes_out_again(clickhouse: ClickHouse) 
     await clickhouse.insert("sluice.usage_log", columns(row), "whole")
     (found,) = await clickhouse.query("SELECT * FROM sluice.usage WHERE job_id = {id:String}", {"id": "job_whole"})
     assert "version" not in found
+    assert found["audio_tokens"] == 7
     assert {name: found[name] for name in row if name != "version"} == {name: row[name] for name in row if name != "version"}
 
 

@@ -66,6 +66,18 @@ def test_errors_look_like_clickhouse(http: httpx.Client, sql: str, status: int, 
     assert answer.text.startswith(f"Code: {number}. DB::Exception: ")
 
 
+def test_a_typo_is_told_as_such_also_to_whoever_may_only_read(http: httpx.Client) -> None:
+    for readonly in ("1", "2"):
+        assert code(http.post("/", params={"readonly": readonly}, content="SELEC 1")) == 62
+
+
+@pytest.mark.parametrize(
+    "end", ["FORMAT Native SETTINGS max_threads = 1", "SETTINGS max_threads = 1 FORMAT Native;", "FORMAT Native -- x"]
+)
+def test_an_empty_answer_has_its_columns_however_the_statement_ends(http: httpx.Client, end: str) -> None:
+    assert http.post("/", content=f"SELECT 1 AS n WHERE 0 {end}").content == b"\x01\x00\x01n\x05UInt8"
+
+
 def test_an_unknown_setting_is_an_error(http: httpx.Client) -> None:
     assert code(http.get("/", params={"query": "SELECT 1", "no_such_setting": "1"})) == 115
     assert code(http.get("/", params={"query": "SELECT 1", "a = 1, b": "1"})) == 115

@@ -20,6 +20,7 @@ from schemas.budget import Budget
 from schemas.control import Organization, Team
 from schemas.errors import InvalidRequest, NotAllowed, NotFound
 from schemas.policy import Policy
+from schemas.prices import PriceEntry
 from schemas.roles import Role
 from services.portal.access import ADMIN, Actor
 from services.portal.books import Books
@@ -65,7 +66,7 @@ def usage_rows() -> list[Row]:
                 "status": chance.choice(("completed", "failed")),
                 "cache": chance.choice(("miss", "hit")),
                 "service_tier": chance.choice(("", "flex")),
-                "price_version": chance.choice(("list:1", "list:2")),
+                "price_version": chance.choice(("list:1", "list:1+contract@1")),
                 "usage_source": chance.choice(("provider", "estimated")),
                 "prompt_tokens": chance.randrange(5000),
                 "cached_tokens": chance.randrange(100),
@@ -85,6 +86,22 @@ def attempt_rows(jobs: Iterable[Row]) -> list[Row]:
     return [
         {name: job[name] for name in copied} | {"attempt_id": job["job_id"], "job_ts": job["ts"], "provider_model": "gpt-4o"}
         for job in jobs
+    ]
+
+
+def price_rows() -> list[Row]:
+    """The contract of October, and one of the same name that was made anew when all was over."""
+    moments = {"0.5": NOVEMBER - timedelta(days=30), "0.9": NOVEMBER + timedelta(days=90)}
+    return [
+        {
+            "ts": ts,
+            "event_id": f"evt_{multiplier}",
+            "resource": "price/contract",
+            "kind": "price",
+            "version": 1,
+            "after": PriceEntry(name="contract", since=ts.date(), multiplier=Decimal(multiplier)).model_dump_json(),
+        }
+        for multiplier, ts in moments.items()
     ]
 
 
@@ -115,6 +132,7 @@ async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator
     # What is delivered twice counts once.
     await opened.insert("sluice.usage_log", columns(JOBS[:50]), "again")
     await opened.insert("sluice.attempts_log", columns(attempt_rows(JOBS)), "calls")
+    await opened.insert("sluice.changes_log", columns(price_rows()), "prices")
     yield url, opened
     await opened.close()
     await child.stop()
@@ -125,7 +143,7 @@ async def reports(clickhouse: tuple[str, ClickHouse]) -> AsyncGenerator[Reports]
     control = FakeControl()
     budget = Policy(budgets=(Budget(usd=Decimal("50")),))
     control.put(
-        Organization(id="org_1", name="default", time_zone="UTC"),
+        Organization(id="org_1", name="default", time_zone="UTC", policy=Policy(budgets=(Budget(usd=Decimal("500")),))),
         *(Team(id=f"team_{name}", name=name, organization="default", policy=budget) for name in TEAMS),
     )
     books = Books(clickhouse[0])
@@ -207,8 +225,10 @@ async def test_the_charges_of_focus_are_what_was_used(reports: Reports) -> None:
     moments = [datetime.fromisoformat(f"{day}T00:00Z") for day in days]
     jobs = [row for moment in moments for row in within(JOBS, moment, moment + timedelta(days=1))]
     charges = [charge for day in days for charge in (await reports.focus(FocusAsked(day=day), FINANCE)).charges]
-    for column in ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost"):
+    for column in ("BilledCost", "EffectiveCost", "ContractedCost"):
         assert sum((getattr(charge, column) for charge in charges), Decimal(0)) == money(jobs) > 0
+    at_half_price = [row for row in jobs if row["price_version"] == "list:1+contract@1"]
+    assert sum((charge.ListCost for charge in charges), Decimal(0)) == money(jobs) + money(at_half_price) > money(jobs)
     assert sum(charge.x_Jobs for charge in charges) == len(jobs)
 
 
@@ -220,6 +240,13 @@ async def test_a_forecast_begins_with_what_is_spent_and_knows_the_budget(reports
         assert line.spent_usd <= line.low_usd <= line.expected_usd <= line.high_usd
         assert line.budget_usd == 50
         assert (line.reached_on is not None) == (line.expected_usd >= 50)
+
+
+async def test_the_budget_of_all_is_not_held_against_what_some_have_spent(reports: Reports) -> None:
+    everybody = ForecastAsked(by="organization")
+    assert {line.budget_usd for line in (await reports.forecast(everybody, FINANCE)).lines} == {Decimal(500), None}
+    for asked_for, actor in ((ForecastAsked(by="organization", team="fraud"), FINANCE), (everybody, MEMBER)):
+        assert [line.budget_usd for line in (await reports.forecast(asked_for, actor)).lines] == [None]
 
 
 async def test_what_was_saved_is_told_by_place(reports: Reports) -> None:

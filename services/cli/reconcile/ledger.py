@@ -5,6 +5,7 @@ A page of a provider's usage or cost API is read as a whole, up to 64 MB; all el
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -68,7 +69,13 @@ COST: Final = (
     *("cost_usd", "cost", "amount_usd", "amount_value", "amount", "billedcost", "line_item_unblended_cost"),
     *("lineitem/unblendedcost", "total_cost", "spend"),
 )
+CURRENCY: Final = (
+    *("currency", "amount_currency", "billingcurrency", "line_item_currency_code", "lineitem/currencycode"),
+    "billing_currency",
+)
 
+_GROUPED: Final = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+"""A number with commas between thousands. In any other a comma may stand for the point."""
 _MOST_PAGE_BYTES: Final = 64 * 1024 * 1024
 _MOST_LINE: Final = 4 * 1024 * 1024
 _LATEST_S: Final = 10**11
@@ -80,9 +87,9 @@ def entries(path: Path) -> Iterator[Entry]:
         try:
             yield from _entries(file, path.stat().st_size)
         except UnicodeDecodeError as error:
-            raise Unreadable(f"{path} is no text in UTF-8 ({error.reason}).") from None
+            raise Unreadable(f"It is no text in UTF-8 ({error.reason}).") from None
         except csv.Error as error:
-            raise Unreadable(f"{path} can't be read as CSV: {error}.") from None
+            raise Unreadable(f"It can't be read as CSV: {error}.") from None
 
 
 def _entries(file: TextIO, size: int) -> Iterator[Entry]:
@@ -136,7 +143,7 @@ def _csv_entries(file: TextIO) -> Iterator[Entry]:
         if not any(row):
             continue
         if not header:
-            header = [name.strip().lower() for name in row]
+            header = [name.strip().lower().replace(" ", "_") for name in row]
             _check_header(header)
             continue
         if len(row) != len(header):
@@ -206,6 +213,7 @@ def _entry(record: Record, where: str) -> Entry:
         given_input = fresh + (cached or 0) + sum(written)
     cost_name = next((name for name in COST if _given(record.get(name))), None)
     cost = None if cost_name is None else _decimal(record[cost_name], where, cost_name)
+    _insist_on_usd(record, where)
     output = number(OUTPUT, _count)
     day_name = next((name for name in DAY if _given(record.get(name))), None)
     said = number(CALLS, _count)
@@ -220,6 +228,12 @@ def _entry(record: Record, where: str) -> Entry:
         output_tokens=output,
         cost_usd=cost,
     )
+
+
+def _insist_on_usd(record: Record, where: str) -> None:
+    for name in CURRENCY:
+        if _given(record.get(name)) and str(record[name]).strip().upper() != "USD":
+            raise Unreadable(f"{where}: {name} is {str(record[name])[:40]!r}; our books are in USD.")
 
 
 def _is_aggregate(record: Record) -> bool:
@@ -256,12 +270,13 @@ def _count(value: object, where: str, name: str) -> int:
 
 
 def _decimal(value: object, where: str, name: str) -> Decimal:
+    text = str(value).strip().removeprefix("$")
     try:
-        found = Decimal(str(value).strip().removeprefix("$").replace(",", ""))
+        found = Decimal(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
     except InvalidOperation:
         found = Decimal("NaN")
     if isinstance(value, bool) or not found.is_finite():
-        raise Unreadable(f"{where}: {name} is {str(value)[:40]!r}; it should be a number.")
+        raise Unreadable(f"{where}: {name} is {str(value)[:40]!r}; it should be a number such as 1234.50.")
     return found
 
 

@@ -208,6 +208,8 @@ def explain(name: str, location: tuple[int | str, ...], message: str, prefix: st
     if message == "Extra inputs are not permitted":
         hint = f"no such member; {SPELLING}"
     where = f"{name}: {path}" if name else f"{prefix}{path}"
+    if not path and prefix:
+        return f"{prefix.removesuffix('.')}: {message.removeprefix('Value error, ')}"
     return f"{where}: {hint or message}" if path else f"{where}must hold members such as model_list: {message}"
 
 

@@ -38,6 +38,8 @@ KNOWN: Final = ", ".join((*COLUMNS, "metadata.NAME"))
 _METADATA: Final = "metadata."
 _MOST_COLUMNS: Final = 16
 _DAY: Final = timedelta(days=1)
+_YEARS: Final = range(1971, 2299)
+"""Of which ClickHouse knows every moment by any clock."""
 
 
 class PeriodAsked(BaseModel):
@@ -171,10 +173,13 @@ def _sql(place: int, name: str) -> str:
 
 def _day(text: str, param: str) -> date:
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError:
         example = "2026-11" if param == "month" else "2026-11-01"
         raise InvalidRequest(f"{text[:32]!r} is no date; write `{param}` such as {example}.", param=param) from None
+    if found.year not in _YEARS:
+        raise InvalidRequest(f"{found} is outside of the years {_YEARS[0]} to {_YEARS[-1]}.", param=param)
+    return found
 
 
 def _zone(name: str) -> str:

@@ -1,7 +1,7 @@
 """Who asks for a report gets it, of the teams that he sees. The sums are ClickHouse's."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -12,9 +12,11 @@ from infra.clock import Clock
 from infra.hierarchy import Level
 from infra.kafka.table import ControlTable
 from infra.prices import PriceBook
+from infra.prices.versions import entries_of, times_list
 from schemas.budget import Period, usd
 from schemas.control import Price
 from schemas.errors import InvalidRequest
+from schemas.prices import PriceEntry
 from services.portal.access import Actor, Right, check
 from services.portal.books import Books
 from services.portal.reports import calls, focus, invoice, savings
@@ -37,6 +39,11 @@ MOST_LINES: Final = 20_000
 _ANSWER_S: Final = 60.0
 _DAY: Final = timedelta(days=1)
 _ATTEMPTS: Final = "sluice.attempts AS u"
+_ENTRIES: Final = """
+SELECT after FROM sluice.events
+WHERE resource IN {resources:Array(String)} AND after != '' AND ts < fromUnixTimestamp64Milli({to_ms:Int64})
+ORDER BY ts, event_id
+"""
 
 
 class Reports:
@@ -67,7 +74,13 @@ class Reports:
         found = await self._lines(by_columns(focus.BY), period, self._teams(asked, actor))
         is_issued, account = month.is_over(self._clock()), self._organization()
         numbers = {line.place["team"]: invoice.number(line.place["team"], month) if is_issued else None for line in found}
-        charges = [focus.charge(line, period.first, account, numbers[line.place["team"]]) for line in found]
+        entries = await self._price_entries({line.place["price_version"] for line in found}, period)
+        charges = [
+            focus.charge(
+                line, period.first, account, numbers[line.place["team"]], times_list(line.place["price_version"], entries)
+            )
+            for line in found
+        ]
         return focus.Focus(day=period.first, charges=charges)
 
     async def forecast(self, asked: ForecastAsked, actor: Actor) -> Forecasts:
@@ -77,15 +90,18 @@ class Reports:
         by = breakdown(asked.by)
         if {"day", "month"} & set(by.names):
             raise InvalidRequest("A forecast is of the whole month: leave out day and month.", param="by")
-        month = month_of(now.date(), zone)
+        month, teams = month_of(now.date(), zone), self._teams(asked, actor)
         history = Window(min(month.first, now.date() - HISTORY_DAYS * _DAY), month.last, zone)
         # The last thing is the day.
-        daily = await self._lines(by_columns((*by.names, "day")), history, self._teams(asked, actor))
+        daily = await self._lines(by_columns((*by.names, "day")), history, teams)
         places: dict[tuple[str, ...], dict[date, Decimal]] = {}
         for line in daily:
             *where, day = line.place.values()
             places.setdefault(tuple(where), {})[date.fromisoformat(day)] = line.cost_usd
-        shown = [self._forecast(dict(zip(by.names, where, strict=True)), days, now, month.last) for where, days in places.items()]
+        shown = [
+            self._forecast(dict(zip(by.names, where, strict=True)), days, now, month.last, of_all=teams is None)
+            for where, days in places.items()
+        ]
         shown.sort(key=lambda one: one.expected_usd, reverse=True)
         at = now.replace(microsecond=0)
         return Forecasts(month=f"{now:%Y-%m}", last=month.last, at=at, time_zone=zone, by=list(by.names), lines=shown)
@@ -161,10 +177,21 @@ class Reports:
             )
         return rows
 
-    def _forecast(self, where: dict[str, str], days: Mapping[date, Decimal], now: datetime, last: date) -> Forecasted:
+    async def _price_entries(self, versions: Iterable[str], period: Window) -> dict[str, PriceEntry]:
+        """The entries that these price versions name, as they stood then, by `name@version`."""
+        names = {name for version in versions for name in entries_of(version)}
+        resources = sorted({f"price/{name.rpartition('@')[0]}" for name in names})
+        rows = await self._books.ask(_ENTRIES, {**period.parameters(), "resources": resources}) if names else []
+        told = (PriceEntry.model_validate_json(str(row["after"])) for row in rows)
+        # What is deleted and made anew begins at version 1 again: the last one that was written before the end of the day counts.
+        return {f"{entry.name}@{entry.version}": entry for entry in told}
+
+    def _forecast(
+        self, where: dict[str, str], days: Mapping[date, Decimal], now: datetime, last: date, *, of_all: bool
+    ) -> Forecasted:
         over = Decimal(now.hour * 3600 + now.minute * 60 + now.second) / 86_400
         found = forecast(days, now.date(), over, last)
-        budget = self._budget(where, now)
+        budget = self._budget(where, now, of_all=of_all)
         return Forecasted(
             place=where,
             spent_usd=found.spent,
@@ -175,12 +202,13 @@ class Reports:
             reached_on=None if budget is None else reached_on(days, now.date(), over, last, budget),
         )
 
-    def _budget(self, where: Mapping[str, str], now: datetime) -> Decimal | None:
-        """The tightest budget in USD that a team, or the organization, has for the month. None: there is none."""
+    def _budget(self, where: Mapping[str, str], now: datetime, *, of_all: bool) -> Decimal | None:
+        """The tightest budget in USD that a team, or the organization, has for the month. None: there is none, or it isn't only
+        for what is shown (`of_all`: all teams are)."""
         match where:
             case {"team": team} if len(where) == 1:
                 resource = self._table.teams.get(team)
-            case {"organization": organization} if len(where) == 1:
+            case {"organization": organization} if len(where) == 1 and of_all:
                 resource = self._table.organizations.get(organization)
             case _:
                 return None

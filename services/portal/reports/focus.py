@@ -1,9 +1,9 @@
 """Charges in the columns of FOCUS 1.2, the FinOps cost and usage specification (focus.finops.org). Pure.
 
 A row is what one place (team, project, environment, feature, user) used of one deployment in a day. The organization is the
-billing account, a team is a sub-account. What the house itself was charged is what it charges: BilledCost, EffectiveCost and
-ContractedCost are `cost_usd`. List prices aren't kept with a call, so ListCost is the same; unit prices are averages of a row.
-Months and days are UTC, as FOCUS wants them.
+billing account, a team is a sub-account. BilledCost, EffectiveCost and ContractedCost are `cost_usd`; ListCost is that without
+what was negotiated and without the house's margin, as the price version tells them. Unit prices are averages of a row. Months and
+days are UTC, as FOCUS wants them.
 """
 
 import json
@@ -25,6 +25,7 @@ BY: Final = (
 
 ISSUER: Final = "Sluice"
 _UNIT_PRICE: Final = Decimal("1e-15")
+_NANO: Final = Decimal("1e-9")
 _TAGS: Final = ("project", "environment", "feature", "segment", "user", "model", "lane", "service_tier")
 
 
@@ -91,13 +92,14 @@ class Focus(BaseModel):
     charges: list[Charge]
 
 
-def charge(line: Line, day: date, organization: str, invoice: str | None) -> Charge:
-    """The charge of a line. `organization`: the name of the account; `invoice`: on which it stands, once that is issued."""
+def charge(line: Line, day: date, organization: str, invoice: str | None, times_list: Decimal | None = None) -> Charge:
+    """The charge of a line. `organization`: the name of the account; `invoice`: on which it stands, once that is issued;
+    `times_list`: so many times the list price it cost, as far as that is known."""
     of, cost = line.place, line.cost_usd
     tokens = line.prompt_tokens + line.completion_tokens
     # What is paid by the call, and what cost nothing, has no tokens.
     quantity, unit = (tokens, "Tokens") if tokens else (line.jobs, "Requests")
-    unit_price = (cost / quantity).quantize(_UNIT_PRICE)
+    list_cost = cost if times_list is None else (cost / times_list).quantize(_NANO)
     month = month_of(day, "UTC")
     provider = of["provider"] or ISSUER
     sku = f"{provider}/{of['model'] or 'unknown'}"
@@ -114,11 +116,11 @@ def charge(line: Line, day: date, organization: str, invoice: str | None) -> Cha
         ConsumedQuantity=quantity,
         ConsumedUnit=unit,
         ContractedCost=cost,
-        ContractedUnitPrice=unit_price,
+        ContractedUnitPrice=(cost / quantity).quantize(_UNIT_PRICE),
         EffectiveCost=cost,
         InvoiceId=invoice,
-        ListCost=cost,
-        ListUnitPrice=unit_price,
+        ListCost=list_cost,
+        ListUnitPrice=(list_cost / quantity).quantize(_UNIT_PRICE),
         PricingQuantity=quantity,
         PricingUnit=unit,
         ProviderName=provider,

@@ -3,17 +3,19 @@
 import asyncio
 import threading
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from infra.clickhouse.access import Grant
 from infra.embedded import clickhouse, clickhouse_bodies
-from infra.embedded.clickhouse import READERS, Server
+from infra.embedded.clickhouse import ANALYSTS, READERS, Server
 from infra.embedded.clickhouse_engine import Answer, Statement
 from infra.embedded.clickhouse_errors import EngineError, refusal
+from infra.embedded.clickhouse_users import Users
 
 
 class Engine:
@@ -122,6 +124,21 @@ async def test_slow_readers_do_not_keep_a_writer_waiting() -> None:
         assert {answer.status for answer in await asyncio.gather(*readers)} == {200}
 
 
+async def test_slow_queries_of_analysts_do_not_keep_a_service_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def login(_: Users, query: Mapping[str, str], __: Mapping[str, str]) -> Grant | None:
+        return Grant(query["user"], "", "acme") if "user" in query else None
+
+    monkeypatch.setattr(Users, "login", login)
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as client:
+        analysts = [asyncio.create_task(client.post("/", params={"user": f"a{n}"}, data=b"SELECT 1")) for n in range(READERS + 3)]
+        await until(lambda: len(engine.asked) == ANALYSTS)
+        assert (await client.post("/", data=b"SHOW TABLES")).status == 200
+        engine.gate.set()
+        assert {answer.status for answer in await asyncio.gather(*analysts)} == {200}
+
+
 async def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clickhouse, "MAX_REQUESTS", 1)
     engine = Engine()
@@ -152,6 +169,10 @@ async def test_an_error_of_the_engine_has_its_code_and_a_fitting_status(number: 
         ("select 1", "SELECT", "TSV"),
         (" -- INSERT\n# x\n/* DROP\n*/ ((SELECT 1) ) format JSON ;\n", "SELECT", "JSON"),
         ("WITH 1 AS x SELECT x FORMAT Native", "WITH", "Native"),
+        ("SELECT 1 /* x */ FORMAT CSV -- y", "SELECT", "CSV"),
+        ("SELECT 1 -- FORMAT CSV", "SELECT", "TSV"),
+        ("SELECT 1 FORMAT CSV SETTINGS format_csv_delimiter = ';'", "SELECT", "CSV"),
+        ("SELECT 'FORMAT CSV SETTINGS', `FORMAT CSV`", "SELECT", "TSV"),
         ("INSERT INTO t FORMAT CSV\n1", "INSERT", None),
         ("CREATE TABLE t (n UInt8)", "CREATE", None),
         ("", "", None),

@@ -15,6 +15,12 @@ def test_a_chat() -> None:
     assert read_answer(Api.CHAT, '{"choices":[],"service_tier":"flex"}').service_tier == "flex"
 
 
+def test_no_name_that_a_provider_gives_fills_the_books() -> None:
+    long = "x" * 5_000
+    reading = read_answer(Api.CHAT, f'{{"choices":[],"service_tier":"{long}","model":"{long}"}}')
+    assert (reading.service_tier, reading.model) == (long[:256], long[:256])
+
+
 def test_embeddings() -> None:
     reading = read_answer(Api.EMBEDDINGS, '{"data":[],"usage":{"prompt_tokens":3}}')
     assert reading.usage == {"prompt_tokens": 3}

@@ -27,6 +27,9 @@ WRONG = [
     ({"from": "2026-11-03", "to": "2026-11-02"}, "to"),
     ({"month": "2026-11", "from": "2026-11-01", "to": "2026-11-02"}, "month"),
     ({"time_zone": "../etc/passwd"}, "time_zone"),
+    ({"month": "9999-12"}, "month"),
+    ({"from": "0001-01-01", "to": "2026-11-01", "time_zone": "Europe/Berlin"}, "from"),
+    ({"from": "2026-11-01", "to": "9999-12-31"}, "to"),
 ]
 
 

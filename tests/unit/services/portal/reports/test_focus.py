@@ -89,6 +89,13 @@ def test_a_charge_in_full() -> None:
     assert (row.BillingAccountId, row.SubAccountId, row.InvoiceId) == ("acme", "fraud", "2026-12-fraud")
 
 
+def test_what_was_negotiated_and_the_margin_are_not_on_the_list() -> None:
+    row = charge(line(Decimal("0.8925")), date(2026, 11, 3), "default", None, Decimal("0.85") * Decimal("1.05"))
+    assert problems(row) == []
+    assert (row.BilledCost, row.ContractedCost, row.ListCost) == (Decimal("0.8925"), Decimal("0.8925"), Decimal(1))
+    assert (row.ListUnitPrice, row.ContractedUnitPrice) == (Decimal("0.000909090909091"), Decimal("0.000811363636364"))
+
+
 @pytest.mark.parametrize("place", [dict.fromkeys(BY, ""), {"team": ""}, {"deployment": "", "provider": ""}, {"project": 'a"b\n'}])
 def test_what_is_not_known_is_null(place: dict[str, str]) -> None:
     assert problems(charge(line(Decimal(1), 1000, **place), date(2026, 11, 3), "default", None)) == []
