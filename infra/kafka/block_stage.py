@@ -36,7 +36,7 @@ _ASK_AGAIN_S = (0.1, 0.2, 0.4, 0.8)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of a block: it is closed at `rows` records, or `size_bytes` of them, or `age_s` after it could have been begun.
+    """Of a block: it is closed at `rows` records, or `size_bytes` of them, or within `age_s` after it could have been begun.
 
     A partition that holds so much is not read any further.
     """
@@ -104,7 +104,9 @@ class _Way(Generic[Row]):
             await self._more()
         if self._blocks.step() is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.age_s):
+                # All partitions at one time: their blocks can go together.
+                age_s = self._limits.age_s
+                async with asyncio.timeout(age_s - asyncio.get_running_loop().time() % age_s):
                     while not (self._full or self._ended):
                         await self._more()
 

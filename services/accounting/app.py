@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from infra.alerts import Alerts
 from infra.clickhouse.client import ClickHouse, open_clickhouse
 from infra.clickhouse.cluster import Cluster
+from infra.clickhouse.joined import Joined
 from infra.clickhouse.migrate import migrate
 from infra.clickhouse.retention import retain
 from infra.clickhouse.writer import BlockWriter
@@ -108,7 +109,7 @@ class AccountingService:
         post = platform.post(self.name)
         accounting = Accounting(post, platform.files, BlockWriter(self._clickhouse))
         source = platform.source(self.name, COMPLETIONS.name, may_wait_ms=_BULK_MS)
-        bills = BlockStage(self.name, source, accounting.read, accounting.write, LIMITS)
+        bills = BlockStage(self.name, source, accounting.read, Joined(accounting.write).write, LIMITS)
         kept = (keeper_stage(platform, keeping, post, self._clickhouse) for keeping in (EVENTS_KEPT, FEEDBACK_KEPT))
         stages = (bills, *kept, audit_stage(platform, post, self._clickhouse))
         try:

@@ -81,8 +81,8 @@ def counts_of(ended: Ended, rules: AlertRules, table: ControlTable) -> Iterator[
             yield _field("fell", model.name), 1
     if ended.lane is Lane.BATCH:
         return
-    slo, first_ms = rules.slo(ended.model), _first_ms(ended)
-    if model is not None and slo is not None and first_ms is not None:
+    slo = rules.slo(ended.model) if model is not None else None
+    if model is not None and slo is not None and (first_ms := _first_ms(ended)) is not None:
         # The threshold is part of the name: an objective that changes begins anew.
         yield _field("first", str(slo.ttft_ms), model.name), 1
         if first_ms > slo.ttft_ms:
@@ -122,7 +122,9 @@ class Minutes:
 
     def add(self, minute: int, name: str, by: int) -> None:
         """Counts."""
-        counts = self.pending.setdefault(minute, Counter())
+        counts = self.pending.get(minute)
+        if counts is None:
+            counts = self.pending[minute] = Counter()
         if name in counts or len(counts) < MOST_FIELDS:
             counts[name] += by
 

@@ -64,7 +64,7 @@ async def run(
         # What was imported lives as long as the process: the collector needn't look at it again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(200_000, 20, 20)
         await Runtime(platform, services, listener).run(ready)
     finally:
         await platform.close()
