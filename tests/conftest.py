@@ -1,5 +1,6 @@
 """What the suites share: the real parts, started once a session."""
 
+import gc
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
@@ -8,12 +9,20 @@ from hypothesis import settings
 from infra.embedded.parts import KAFKA, REDIS
 from infra.embedded.stack import Stack
 from infra.kafka.broker import Kafka
+from infra.webhooks.signing import shown
 from tests.fakes.recorder import Recorder, recording
-from tests.system import Provider, System, config, running_provider
+from tests.integration.served import served
+from tests.system import ITSM_SECRET, Provider, System, running_provider
 
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +60,7 @@ def recorder() -> Generator[Recorder]:
 @pytest.fixture(scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider, recorder: Recorder) -> AsyncGenerator[System]:
     """The whole system by `sluice up`, all services in one process."""
-    system = await System.start(tmp_path_factory.mktemp("system"), config(provider, recorder.base_url))
+    folder = tmp_path_factory.mktemp("system")
+    system = await System.start(folder, served(provider, recorder.base_url), SLUICE_ITSM_SECRET=shown(ITSM_SECRET))
     yield system
     assert await system.stop() == 0, system.log_tail

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -21,6 +22,7 @@ from openai import AsyncOpenAI
 
 from benchmarks.mock_ledger import Entry
 from infra.embedded.process import Child, launch, tail
+from tests import commands
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ INPUT_USD, OUTPUT_USD = Decimal("0.000001"), Decimal("0.000002")
 """Price a token of every model that the mock provider serves."""
 
 PROVIDER_KEY = "sk-provider-9f2c"
+ITSM_SECRET = b"w" * 32
+"""Of the inbound hook of the system that the suites share."""
 MOCK_MODELS = (
     "mock",
     "mock-400",
@@ -47,7 +51,9 @@ MOCK_MODELS = (
     "mock-latency-5000",
     "mock-words-200-chunkms-50",
 )
-START_S = 60.0
+ENDS = (datetime.now(UTC) + timedelta(days=20)).date()
+"""When the model `ending` is shut down."""
+START_S = 120.0
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 ANSWER_S = 30.0
 
@@ -113,7 +119,7 @@ class Team:
 
     def openai(self, **options: Any) -> AsyncOpenAI:
         """OpenAI's own SDK, as it is; it doesn't retry unless asked to."""
-        settings: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0}
+        settings: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0, "timeout": 60}
         return AsyncOpenAI(**(settings | options))
 
     def http(self) -> httpx.AsyncClient:
@@ -164,22 +170,12 @@ class System:
 
     async def run(self, *words: str | Path, timeout_s: float = 120, **variables: str) -> Result:
         """Runs `sluice WORDS… --data-dir …`, with these variables in its environment."""
-        process = await asyncio.create_subprocess_exec(
-            SLUICE,
-            *words,
-            "--data-dir",
-            self.data_dir,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(**variables),
-        )
+        line = [*map(str, words), "--data-dir", str(self.data_dir)]
         try:
-            async with asyncio.timeout(timeout_s):
-                out, err = await process.communicate()
+            status, out, err = await commands.run(line, environment(**variables), timeout_s)
         except TimeoutError:
-            process.kill()
-            raise AssertionError(f"sluice {' '.join(map(str, words))} did not end within {timeout_s:g} s") from None
-        return Result(process.returncode or 0, out.decode(), err.decode())
+            raise AssertionError(f"sluice {' '.join(line)} did not end within {timeout_s:g} s") from None
+        return Result(status, out.decode(), err.decode())
 
     async def json(self, *words: str | Path) -> Any:
         """What a command prints with `--json`. Money comes as Decimal."""
@@ -269,7 +265,8 @@ class System:
 
 
 def config(provider: Provider, recorder_url: str = "") -> str:
-    """A sluice.yaml: the mock provider's models, the recorder as `recorded`, `echo`, and `minilm`."""
+    """A sluice.yaml: the mock provider's models, the recorder as `recorded`, `echo`, `minilm`, one that ends soon, and one that
+    moderates where no model is named."""
     price = {"input_cost_per_token": str(INPUT_USD), "output_cost_per_token": str(OUTPUT_USD)}
 
     def remote(name: str, base_url: str) -> dict[str, object]:
@@ -281,6 +278,12 @@ def config(provider: Provider, recorder_url: str = "") -> str:
         *([remote("recorded", recorder_url)] if recorder_url else []),
         {"model_name": "echo", "litellm_params": {"model": "echo/echo"}},
         {"model_name": "minilm", "litellm_params": {"model": "local/all-MiniLM-L6-v2"}},
+        {
+            "model_name": "ending",
+            "litellm_params": {"model": "echo/ending"},
+            "model_info": {"id": "ending@echo", "shutdown_date": ENDS.isoformat()},
+        },
+        {"model_name": "omni-moderation-latest", "litellm_params": {"model": "echo/omni"}},
     ]
     # JSON is YAML too.
     return json.dumps({"model_list": models}, indent=1)

@@ -40,6 +40,8 @@ from tests.fakes.redis import LuaRedis
 ADMIN_KEY = "sk-sl-admin-for-tests"
 OWN, OTHER = "fraud", "search"
 
+_SETTINGS = Settings.model_validate({"admin_key": ADMIN_KEY})
+
 OF_A_TEAM = (Role.TEAM_ADMIN, Role.MEMBER)
 
 
@@ -116,7 +118,7 @@ class House:
         return [json.loads(record.value or b"{}") for record in self.kafka.records("sluice.events")]
 
     def _platform(self, data_dir: Path) -> Platform:
-        settings = Settings.model_validate({"data_dir": data_dir, "admin_key": ADMIN_KEY})
+        settings = _SETTINGS.model_copy(update={"data_dir": data_dir})
         nothing = cast("Any", None)
         return Platform(
             settings=settings,

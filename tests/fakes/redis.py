@@ -139,8 +139,8 @@ class Keyspace:
         return len(gone)
 
     def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> Value:
-        ranked = self._ranked(key)
-        found = [member for member in self._in_order(key) if float(low) <= ranked[member] <= float(high)]
+        ranked, least, most = self._ranked(key), float(low), float(high)
+        found = [member for member in self._in_order(key) if least <= ranked[member] <= most]
         return list[Value](found[int(options[1]) : int(options[1]) + int(options[2])] if options else found)
 
     def zrange(self, key: bytes, start: bytes, stop: bytes, *_: bytes) -> Value:
@@ -177,7 +177,7 @@ class Keyspace:
 
     def _in_order(self, key: bytes) -> list[bytes]:
         ranked = self._ranked(key)
-        return sorted(ranked, key=lambda member: (ranked[member], member))
+        return [member for _, member in sorted((score, member) for member, score in ranked.items())]
 
     def _made(self, key: bytes, empty: Hash, *, make: bool) -> object:
         entry = self._found(key)
@@ -194,6 +194,7 @@ class LuaRedis(Redis):
     def __init__(self, clock: Clock) -> None:
         self.keys = Keyspace(clock)
         self._lua: Any = importlib.import_module("lupa.lua51").LuaRuntime(encoding=None, register_eval=False)
+        self._table: Callable[..., object] = self._lua.table
         self._scripts: dict[str, Any] = {}
         # A script says `redis.call`, and its arguments are globals, as in Redis.
         self._enter = self._lua.eval(
@@ -212,7 +213,7 @@ class LuaRedis(Redis):
         """What the script gives. The runtime that lupa brings is Lua 5.1, which is Redis' own."""
         if (compiled := self._scripts.get(script.sha)) is None:
             compiled = self._scripts[script.sha] = self._lua.eval(b"function() " + script.text.encode() + b"\nend")
-        self._enter(self._lua.table(*map(_text, keys)), self._lua.table(*map(_text, args)))
+        self._enter(self._table(*map(_text, keys)), self._table(*map(_text, args)))
         return self._given(compiled())
 
     def _decoded(self, text: bytes) -> object:
@@ -224,12 +225,10 @@ class LuaRedis(Redis):
         return value.encode() if isinstance(value, str) else value
 
     def _call(self, name: bytes, *args: object) -> object:
-        return self._to_lua(self._commands[name](*map(_argument, args)))
-
-    def _to_lua(self, reply: Reply) -> object:
-        if reply is None:
-            return False
-        return self._lua.table(*map(self._to_lua, reply)) if isinstance(reply, list) else reply
+        reply = self._commands[name](*[arg if isinstance(arg, bytes) else _number(arg) for arg in args])
+        if isinstance(reply, list):
+            return self._table(*[False if member is None else member for member in reply])
+        return False if reply is None else reply
 
     def _given(self, result: Any) -> Value:
         match result:
@@ -268,6 +267,6 @@ def _text(value: Argument) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _argument(value: object) -> bytes:
+def _number(value: object) -> bytes:
     """As Redis writes a number of Lua's: with 17 digits, if it needs them."""
-    return value if isinstance(value, bytes) else b"%.17g" % cast("float", value)
+    return b"%.17g" % cast("float", value)

@@ -56,7 +56,7 @@ async def play(system: System, provider: Provider, urls: list[str], seed: int) -
         answers = await asyncio.gather(*asked)
         ended = [answer for answer in answers if answer.status_code == 200]
         refused = [answer for answer in answers if answer.status_code == 429]
-        assert len(ended) + len(refused) == REQUESTS, {answer.status_code for answer in answers}
+        assert [answer.text for answer in answers if answer.status_code not in (200, 429)] == []
         for answer in refused:
             assert answer.json()["error"]["code"] == "budget_exceeded", answer.text
             assert answer.headers["x-should-retry"] == "false"

@@ -1,4 +1,4 @@
-"""A system of its own for each module of faults: what is killed here would be missed elsewhere."""
+"""A system for the faults, apart from the one that the other suites share: what is killed here would be missed there."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -9,7 +9,12 @@ from tests.faults.ledger import models
 from tests.system import Provider, System, config
 
 
-@pytest.fixture(scope="module")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those who share the system come last: it needn't run beside those who start one of their own."""
+    items.sort(key=lambda item: "processes" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
 async def processes(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
     """The whole system, each service in a process of its own."""
     written = json.loads(config(provider))

@@ -135,9 +135,9 @@ async def _new_key(admin: httpx.AsyncClient, team: str, user: str) -> dict[str, 
     return made.json()
 
 
-async def started(folder: Path, provider: Provider, recorder_url: str = "") -> System:
+async def started(folder: Path, provider: Provider) -> System:
     """A system of its own: its organization can be limited, and its Redis stopped. With models that the others don't need."""
-    written = json.loads(config(provider, recorder_url))
+    written = json.loads(config(provider))
     price = {"input_cost_per_token": str(INPUT_USD), "output_cost_per_token": str(OUTPUT_USD)}
     params = {"api_base": provider.base_url, "api_key": PROVIDER_KEY}
     written["model_list"] += [

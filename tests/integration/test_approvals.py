@@ -3,28 +3,18 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
-from infra.webhooks.signing import shown, signed_headers
-from tests.system import Provider, Result, System, Team, chat, config, until
+from infra.webhooks.signing import signed_headers
+from tests.system import ITSM_SECRET, Result, System, Team, chat, until
 
-SECRET = b"i" * 32
 CHAT = "/v1/chat/completions"
 PATH = "/admin/v1/approvals"
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
-    """A system with an inbound hook."""
-    folder = tmp_path_factory.mktemp("approvals")
-    system = await System.start(folder, config(provider), SLUICE_ITSM_SECRET=shown(SECRET))
-    yield system
-    assert await system.stop() == 0, system.log_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +158,7 @@ async def test_another_team_sees_and_decides_nothing(system: System, team: Team,
 
 async def post_ticket(system: System, ticket: Mapping[str, object], event_id: str | None = None) -> httpx.Response:
     body = json.dumps(ticket).encode()
-    headers = signed_headers([SECRET], event_id or f"msg_{uuid.uuid4().hex}", int(time.time()), body)
+    headers = signed_headers([ITSM_SECRET], event_id or f"msg_{uuid.uuid4().hex}", int(time.time()), body)
     async with httpx.AsyncClient(base_url=system.url, trust_env=False) as client:
         return await client.post("/hooks/itsm", content=body, headers=headers)
 

@@ -41,9 +41,8 @@ from services.cli.compose import SERVICES, build
 from tests.integration.doors import DOORS, HTTP, TOPICS, Administers, MakesJobs, Open, OwnThings, Signed
 from tests.integration.ways import REPLAY, WAYS, Bench, Told, Try, Way, held
 from tests.kafka_client import bearer, line, publish, tail_of
-from tests.system import PROVIDER_KEY, Provider, System, Team, chat, config, cost_usd, prompt, until
+from tests.system import ITSM_SECRET, PROVIDER_KEY, Provider, System, Team, chat, cost_usd, prompt, until
 
-SECRET = b"w" * 32
 NOWHERE = "127.0.0.1:1"
 AT_ONCE = 6
 
@@ -79,13 +78,13 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Buil
     folder = tmp_path_factory.mktemp("built")
     kafka, redis = Subscriptions(), Redis(f"redis://{NOWHERE}", 1)
     platform = Platform(
-        settings=Settings.model_validate({"data_dir": folder, "admin_key": "x", "itsm_secret": shown(SECRET)}),
+        settings=Settings.model_validate({"data_dir": folder, "admin_key": "x", "itsm_secret": shown(ITSM_SECRET)}),
         kafka=kafka,
         redis=redis,
         control=Control(kafka),
         files=FileStore(folder / "files"),
-        signer=Signer(SECRET),
-        tokens=JobTokens(SECRET),
+        signer=Signer(ITSM_SECRET),
+        tokens=JobTokens(ITSM_SECRET),
         tracing=open_tracing("doors", "", ""),
         clock=now_ms,
         life="life",
@@ -125,14 +124,6 @@ def test_every_door_that_makes_jobs_is_tried_in_some_way() -> None:
 
 
 # The house
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
-    """A system with an inbound hook."""
-    system = await System.start(tmp_path_factory.mktemp("doors"), config(provider), SLUICE_ITSM_SECRET=shown(SECRET))
-    yield system
-    assert await system.stop() == 0, system.log_tail
 
 
 @pytest.fixture(scope="module")
@@ -685,5 +676,5 @@ async def test_a_hook_takes_what_is_signed_and_no_key(bench: Bench, credentials:
             for headers in signatures:
                 assert (await client.post(path, content=body, headers=headers)).status_code == 401
     async with bench.http() as client:
-        signed = signed_headers([SECRET], "evt_2", now_ms() // 1000, body)
+        signed = signed_headers([ITSM_SECRET], "evt_2", now_ms() // 1000, body)
         assert (await client.post(path, content=body, headers=signed)).status_code != 401

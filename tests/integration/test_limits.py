@@ -6,7 +6,6 @@ import re
 import signal
 import statistics
 import time
-from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 
 from benchmarks.mock_ledger import Entry
 from tests.fakes.recorder import Recorder
-from tests.integration.levels import CHAT, LEVELS, Place, refused, seconds, started
+from tests.integration.levels import CHAT, LEVELS, Place, refused, seconds
 from tests.kafka_client import bearer, line, publish, tail_of
 from tests.system import Provider, System, Team, chat, prompt, until
 
@@ -23,13 +22,6 @@ WORDS = "mock-words-200-chunkms-50"
 SLOW = "mock-latency-1500"
 SDK_RETRIES = 2
 """What OpenAI's SDK does unless told otherwise."""
-
-
-@pytest.fixture(scope="module")
-async def own(tmp_path_factory: pytest.TempPathFactory, provider: Provider, recorder: Recorder) -> AsyncGenerator[System]:
-    system = await started(tmp_path_factory.mktemp("limits"), provider, recorder.base_url)
-    yield system
-    assert await system.stop() == 0, system.log_tail
 
 
 async def until_refused(client: httpx.AsyncClient, most: int, model: str = "mock", **more: Any) -> httpx.Response:
@@ -48,8 +40,8 @@ async def until_refused(client: httpx.AsyncClient, most: int, model: str = "mock
 @pytest.mark.parametrize(
     ("limit", "unit", "period_s"), [("requests_per_minute", "minute", 60), ("requests_per_day", "day", 86_400)]
 )
-async def test_a_limit_of_requests_at_any_level(own: System, level: str, limit: str, unit: str, period_s: int) -> None:
-    place = await Place.create(own)
+async def test_a_limit_of_requests_at_any_level(system: System, level: str, limit: str, unit: str, period_s: int) -> None:
+    place = await Place.create(system)
     async with place.limited(level, **{limit: 3}), place.team.http() as client:
         served = [await client.post(CHAT, json=chat("mock")) for _ in range(3)]
         answer = await client.post(CHAT, json=chat("mock"))
@@ -73,8 +65,8 @@ async def test_a_limit_of_requests_at_any_level(own: System, level: str, limit: 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("limit", "unit", "period_s"), [("tokens_per_minute", "minute", 60), ("tokens_per_day", "day", 86_400)])
-async def test_a_limit_of_tokens_at_any_level(own: System, level: str, limit: str, unit: str, period_s: int) -> None:
-    place = await Place.create(own)
+async def test_a_limit_of_tokens_at_any_level(system: System, level: str, limit: str, unit: str, period_s: int) -> None:
+    place = await Place.create(system)
     async with place.limited(level, **{limit: 300}), place.team.http() as client:
         served = await client.post(CHAT, json=chat(WORDS, max_tokens=200))
         answer = await client.post(CHAT, json=chat(WORDS, max_tokens=200))
@@ -103,8 +95,8 @@ async def test_a_limit_of_tokens_at_any_level(own: System, level: str, limit: st
     assert huge.headers["x-should-retry"] == "false"
 
 
-async def test_who_comes_again_when_told_to_is_served(own: System) -> None:
-    place = await Place.create(own, limits={"requests_per_minute": 60})
+async def test_who_comes_again_when_told_to_is_served(system: System) -> None:
+    place = await Place.create(system, limits={"requests_per_minute": 60})
     async with place.team.http() as client:
         answer = await until_refused(client, 90)
         retry_s = int(answer.headers["retry-after"])
@@ -113,8 +105,8 @@ async def test_who_comes_again_when_told_to_is_served(own: System) -> None:
         assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
 
 
-async def test_tokens_that_were_reserved_and_not_used_come_back(own: System) -> None:
-    place = await Place.create(own, limits={"tokens_per_minute": 6000})
+async def test_tokens_that_were_reserved_and_not_used_come_back(system: System) -> None:
+    place = await Place.create(system, limits={"tokens_per_minute": 6000})
     async with place.team.http() as client:
         # 5,000 are reserved each time, and 13 used.
         for _ in range(4):
@@ -128,9 +120,9 @@ async def test_tokens_that_were_reserved_and_not_used_come_back(own: System) -> 
         assert (await client.post(CHAT, json=chat(WORDS, max_tokens=200))).status_code == 200
 
 
-async def test_the_sdk_waits_as_it_is_told(own: System) -> None:
+async def test_the_sdk_waits_as_it_is_told(system: System) -> None:
     # A place comes free every third second: none does between the refusal and the SDK's first try.
-    place = await Place.create(own, limits={"requests_per_minute": 20})
+    place = await Place.create(system, limits={"requests_per_minute": 20})
     sent: list[httpx.Request] = []
 
     async with place.team.http() as client:
@@ -147,8 +139,8 @@ async def test_the_sdk_waits_as_it_is_told(own: System) -> None:
     assert 1 < len(sent) <= 1 + SDK_RETRIES
 
 
-async def test_who_is_refused_at_one_level_uses_nothing_up_at_another(own: System) -> None:
-    place = await Place.create(own, limits={"requests_per_minute": 2})
+async def test_who_is_refused_at_one_level_uses_nothing_up_at_another(system: System) -> None:
+    place = await Place.create(system, limits={"requests_per_minute": 2})
     async with place.limited("key", requests_per_minute=1), place.team.http() as client:
         answers = [await client.post(CHAT, json=chat("mock")) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200] + [429] * 4
@@ -172,8 +164,8 @@ def most_at_once(entries: list[Entry]) -> int:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_a_third_request_waits_for_one_of_two_places(own: System, provider: Provider, level: str) -> None:
-    place, marker = await Place.create(own), prompt()
+async def test_a_third_request_waits_for_one_of_two_places(system: System, provider: Provider, level: str) -> None:
+    place, marker = await Place.create(system), prompt()
     async with place.limited(level, concurrency=2), place.team.http() as client:
         answers = await asyncio.gather(*(client.post(CHAT, json=chat(SLOW, user=marker)) for _ in range(3)))
     assert [answer.status_code for answer in answers] == [200] * 3
@@ -183,8 +175,8 @@ async def test_a_third_request_waits_for_one_of_two_places(own: System, provider
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_who_has_waited_long_enough_for_a_place_is_refused(own: System, provider: Provider, level: str) -> None:
-    place, marker = await Place.create(own, concurrency_wait_s=0.2), prompt()
+async def test_who_has_waited_long_enough_for_a_place_is_refused(system: System, provider: Provider, level: str) -> None:
+    place, marker = await Place.create(system, concurrency_wait_s=0.2), prompt()
     async with place.limited(level, concurrency=2), place.team.http() as client:
         running = [asyncio.create_task(client.post(CHAT, json=chat(SLOW, user=marker))) for _ in range(2)]
 
@@ -202,8 +194,8 @@ async def test_who_has_waited_long_enough_for_a_place_is_refused(own: System, pr
         assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
 
 
-async def test_who_leaves_gives_his_place_back(own: System) -> None:
-    place = await Place.create(own, limits={"concurrency": 1}, concurrency_wait_s=5)
+async def test_who_leaves_gives_his_place_back(system: System) -> None:
+    place = await Place.create(system, limits={"concurrency": 1}, concurrency_wait_s=5)
     async with place.team.http() as client:
         for _ in range(3):
             async with client.stream("POST", CHAT, json=chat(WORDS, stream=True)) as stream:
@@ -212,14 +204,14 @@ async def test_who_leaves_gives_his_place_back(own: System) -> None:
         assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
 
 
-async def test_the_batch_lane_waits_for_a_place(own: System, provider: Provider) -> None:
-    place, marker = await Place.create(own, limits={"concurrency": 1}, concurrency_wait_s=0), prompt()
+async def test_the_batch_lane_waits_for_a_place(system: System, provider: Provider) -> None:
+    place, marker = await Place.create(system, limits={"concurrency": 1}, concurrency_wait_s=0), prompt()
     lines = [line(str(n), chat(SLOW, user=marker)) for n in range(2)]
     async with place.team.http() as client:
-        await publish(own.kafka, "sluice.jobs.batch", lines, bearer(await own.job_token(place.team)))
+        await publish(system.kafka, "sluice.jobs.batch", lines, bearer(await system.job_token(place.team)))
         answer = await client.post(CHAT, json=chat(SLOW, user=marker), headers={"x-sluice-lane": "batch"})
     assert answer.status_code == 200, answer.text
-    async with tail_of(own.kafka, f"sluice.results.{place.team.name}") as tail:
+    async with tail_of(system.kafka, f"sluice.results.{place.team.name}") as tail:
         await tail.read_until(lambda: len(tail.records) == 2)
     assert {record.json()["response"]["status_code"] for record in tail.records} == {200}
     entries = await provider.entries(marker=marker)
@@ -230,8 +222,8 @@ async def test_the_batch_lane_waits_for_a_place(own: System, provider: Provider)
 # Rights.
 
 
-async def test_models_and_lanes_that_are_not_ones_own_are_refused(own: System) -> None:
-    place = await Place.create(own, models=["mock"], lanes=["interactive"])
+async def test_models_and_lanes_that_are_not_ones_own_are_refused(system: System) -> None:
+    place = await Place.create(system, models=["mock"], lanes=["interactive"])
     async with place.team.http() as client:
         assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
         model = await client.post(CHAT, json=chat("echo"))
@@ -239,14 +231,14 @@ async def test_models_and_lanes_that_are_not_ones_own_are_refused(own: System) -
         lane = await client.post(CHAT, json=chat("mock"), headers={"x-sluice-lane": "batch"})
         assert refused(lane, 403, "lane_not_allowed") == "This key may not use the lane `batch`. It may use: interactive"
         assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["mock"]
-        await publish(own.kafka, "sluice.jobs.batch", [line("lane", chat("mock"))], bearer(await own.job_token(place.team)))
-    async with tail_of(own.kafka, f"sluice.results.{place.team.name}") as tail:
+        await publish(system.kafka, "sluice.jobs.batch", [line("lane", chat("mock"))], bearer(await system.job_token(place.team)))
+    async with tail_of(system.kafka, f"sluice.results.{place.team.name}") as tail:
         await tail.read_until(lambda: len(tail.records) == 1)
     assert tail.records[0].json()["response"]["body"]["error"]["code"] == "lane_not_allowed"
 
 
-async def test_metadata_that_a_policy_asks_for(own: System) -> None:
-    place = await Place.create(own, metadata_required=["case", "feature"])
+async def test_metadata_that_a_policy_asks_for(system: System) -> None:
+    place = await Place.create(system, metadata_required=["case", "feature"])
     async with place.team.http() as client:
         without = await client.post(CHAT, json=chat("mock"), headers={"x-sluice-metadata": '{"case": "7"}'})
         assert "feature" in refused(without, 400, "metadata_required")
@@ -254,8 +246,8 @@ async def test_metadata_that_a_policy_asks_for(own: System) -> None:
         assert given.status_code == 200, given.text
 
 
-async def test_a_cap_of_the_answer_is_given_to_requests_without_one(own: System, recorder: Recorder) -> None:
-    place = await Place.create(own, max_output_tokens=7)
+async def test_a_cap_of_the_answer_is_given_to_requests_without_one(system: System, recorder: Recorder) -> None:
+    place = await Place.create(system, max_output_tokens=7)
     without, with_one = prompt(), prompt()
     async with place.team.http() as client:
         assert (await client.post(CHAT, json=chat("recorded", user=without))).status_code == 200
@@ -269,15 +261,15 @@ async def test_a_cap_of_the_answer_is_given_to_requests_without_one(own: System,
 # While Redis is away.
 
 
-async def test_while_redis_is_away_a_policy_decides(own: System) -> None:
-    closed = await Place.create(own, budgets=[{"usd": "5"}])
-    limited = await Place.create(own, limits={"requests_per_minute": 600})
-    open_ = await Place.create(own, budgets=[{"usd": "5"}], limits={"requests_per_minute": 60}, when_redis_is_away="open")
+async def test_while_redis_is_away_a_policy_decides(system: System) -> None:
+    closed = await Place.create(system, budgets=[{"usd": "5"}])
+    limited = await Place.create(system, limits={"requests_per_minute": 600})
+    open_ = await Place.create(system, budgets=[{"usd": "5"}], limits={"requests_per_minute": 60}, when_redis_is_away="open")
     teams = [place.team for place in (closed, limited, open_)]
     for team in teams:
         async with team.http() as client:
             assert (await client.post(CHAT, json=chat("mock"))).status_code == 200
-    pid = own.pids["redis"]
+    pid = system.pids["redis"]
     os.kill(pid, signal.SIGSTOP)
     try:
         took_ms = [await refused_in_ms(team) for _ in range(20) for team in teams[:2]]
@@ -303,7 +295,7 @@ async def test_while_redis_is_away_a_policy_decides(own: System) -> None:
 
             assert await until(is_back)
     # What was let through meanwhile is on the books, and counts.
-    cost = sum(row["cost_usd"] for row in await own.usage(open_.team.name, 4))
+    cost = sum(row["cost_usd"] for row in await system.usage(open_.team.name, 4))
 
     async def counted() -> bool:
         told = await open_.explained()

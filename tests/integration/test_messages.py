@@ -38,7 +38,7 @@ async def team(system: System) -> Team:
 
 def sdk(team: Team, **options: Any) -> AsyncAnthropic:
     """Anthropic's SDK, as it is; it doesn't retry unless asked to."""
-    settings: dict[str, Any] = {"base_url": team.url, "api_key": team.key, "max_retries": 0}
+    settings: dict[str, Any] = {"base_url": team.url, "api_key": team.key, "max_retries": 0, "timeout": 60}
     return AsyncAnthropic(**(settings | options))
 
 

@@ -1,7 +1,5 @@
 """Text completions and moderations with the SDKs that ask for them, and what a model that will be shut down is told with."""
 
-import json
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -11,27 +9,9 @@ from langchain_openai import OpenAI
 from openai.types import Completion
 
 from benchmarks.mock_answers import answer_text
-from tests.system import Provider, System, Team, config, cost_usd, prompt, until
+from tests.system import ENDS, System, Team, cost_usd, prompt, until
 
 WORDS = 12
-ENDS = (datetime.now(UTC) + timedelta(days=20)).date()
-
-
-@pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
-    """A system with a model that ends soon, and one that moderates where no model is named."""
-    known = json.loads(config(provider))
-    known["model_list"] += [
-        {
-            "model_name": "ending",
-            "litellm_params": {"model": "echo/ending"},
-            "model_info": {"id": "ending@echo", "shutdown_date": ENDS.isoformat()},
-        },
-        {"model_name": "omni-moderation-latest", "litellm_params": {"model": "echo/omni"}},
-    ]
-    system = await System.start(tmp_path_factory.mktemp("fronts"), json.dumps(known))
-    yield system
-    assert await system.stop() == 0, system.log_tail
 
 
 @pytest.fixture(scope="module")

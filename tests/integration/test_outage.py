@@ -1,47 +1,26 @@
 """A provider that is away for some seconds, and one with a small quota, seen from outside."""
 
-import json
 from collections import Counter
-from collections.abc import AsyncGenerator
 
 import httpx
-import pytest
 
+from tests.integration.served import AWAY, NARROW
 from tests.kafka_client import bearer, line, publish, tail_of
-from tests.system import INPUT_USD, OUTPUT_USD, PROVIDER_KEY, Provider, System, chat, prompt, until
+from tests.system import Provider, System, chat, prompt, until
 
 LINES, FAILING = 30, 90
 ENOUGH = 5
 """Failures in a row, after which a deployment is left alone."""
-AWAY, NARROW = "mock-away", "mock-narrow"
 
 
-def config(provider: Provider) -> str:
-    price = {"input_cost_per_token": str(INPUT_USD), "output_cost_per_token": str(OUTPUT_USD)}
-
-    def model(name: str, **params: object) -> dict[str, object]:
-        params |= {"model": f"mocked/{name}", "api_base": provider.base_url, "api_key": PROVIDER_KEY}
-        return {"model_name": name, "litellm_params": params, "model_info": price}
-
-    return json.dumps({"model_list": [model(AWAY), model(NARROW, rpm=6)], "gates": {NARROW: [{"quota_share": 0.5}]}})
-
-
-@pytest.fixture(scope="module")
-async def own(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> AsyncGenerator[System]:
-    """A system of our own: its deployments cool."""
-    system = await System.start(tmp_path_factory.mktemp("outage"), config(provider))
-    yield system
-    assert await system.stop() == 0, system.log_tail
-
-
-async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: System, provider: Provider) -> None:
-    team, hasty = await own.create_team("patient"), await own.create_team("hasty")
+async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(system: System, provider: Provider) -> None:
+    team, hasty = await system.create_team("patient"), await system.create_team("hasty")
     lines = [line(f"line-{n}", chat(AWAY, prompt())) for n in range(LINES)]
     async with httpx.AsyncClient(trust_env=False) as http:
         # Each of them fails, after a second, and so does whatever is tried again meanwhile: nothing goes well in between.
         faults = {AWAY: ["500-latency-1000"] * FAILING}
         assert (await http.post(f"{provider.base_url.removesuffix('/v1')}/faults", json=faults)).status_code == 200
-    await publish(own.kafka, "sluice.jobs.batch", lines, bearer(await own.job_token(team)))
+    await publish(system.kafka, "sluice.jobs.batch", lines, bearer(await system.job_token(team)))
 
     async def is_down() -> bool:
         entries = await provider.entries(model=AWAY)
@@ -63,9 +42,9 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
     assert 1 <= int(told.headers["retry-after"]) <= 60
     assert told.headers["x-should-retry"] == "true"
 
-    async with tail_of(own.kafka, f"sluice.results.{team.name}") as tail:
+    async with tail_of(system.kafka, f"sluice.results.{team.name}") as tail:
         await tail.read_until(lambda: len(tail.records) >= LINES)
-        rows = await own.usage(team.name, LINES)
+        rows = await system.usage(team.name, LINES)
         await tail.read_to_end()
     found = [record.json() for record in tail.records]
     assert Counter(result["custom_id"] for result in found) == Counter(f"line-{n}" for n in range(LINES))
@@ -73,7 +52,7 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
     assert len(rows) == LINES
     assert {row["lane"] for row in rows} == {"batch"}
     assert {row["status"] for row in rows} == {"completed"}
-    attempts = [attempt for row in rows for attempt in await own.attempts(row["job_id"])]
+    attempts = [attempt for row in rows for attempt in await system.attempts(row["job_id"])]
     called = {entry.marker for entry in await provider.entries(model=AWAY)}
     assert {attempt["attempt_id"] for attempt in attempts} <= called
     assert Counter(attempt["status"] for attempt in attempts)["completed"] == LINES
@@ -81,8 +60,8 @@ async def test_a_provider_that_is_away_for_some_seconds_fails_no_batch_job(own: 
     assert "unknown" not in {attempt["status"] for attempt in attempts}
 
 
-async def test_interactive_is_told_when_the_providers_quota_is_in_use(own: System, provider: Provider) -> None:
-    team = await own.create_team("hasty")
+async def test_interactive_is_told_when_the_providers_quota_is_in_use(system: System, provider: Provider) -> None:
+    team = await system.create_team("hasty")
     async with team.http() as client:
         answers = [await client.post("/v1/chat/completions", json=chat(NARROW, prompt())) for _ in range(6)]
     # Six a minute, of which one is batch's.

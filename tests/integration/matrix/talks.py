@@ -124,7 +124,8 @@ class Clients:
 @asynccontextmanager
 async def clients_of(team: Team) -> AsyncGenerator[Clients]:
     """Made and closed."""
-    async with team.openai() as openai, AsyncAnthropic(base_url=team.url, api_key=team.key, max_retries=0) as anthropic:
+    to_anthropic = AsyncAnthropic(base_url=team.url, api_key=team.key, max_retries=0, timeout=60)
+    async with team.openai() as openai, to_anthropic as anthropic:
         yield Clients(team, openai, anthropic)
 
 
