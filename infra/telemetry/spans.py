@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CLOSE_S: Final = 2.0
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_LATER = re.compile(r"(?!00|ff)[0-9a-f]{2}(-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:-.*)?")
 _SAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf](?: |\Z)")
 _TRACESTATE = re.compile(r"[!-~]+(?:[ \t]*,[ \t]*[!-~]+)*")
 _MOST_STATE = 512
@@ -122,7 +123,10 @@ def fresh_traceparent() -> str:
 
 def context_of(traceparent: str, tracestate: str = "") -> str:
     """The context that two headers tell; empty if the first is no traceparent."""
-    if not is_traceparent(traceparent):
+    if later := _LATER.fullmatch(traceparent):
+        # Versions to come begin with what this one is (W3C Trace Context, 3.2.4).
+        traceparent = f"00{later[1]}"
+    if _TRACEPARENT.fullmatch(traceparent) is None:
         return ""
     keeps = 0 < len(tracestate) <= _MOST_STATE and _TRACESTATE.fullmatch(tracestate)
     return f"{traceparent} {tracestate}" if keeps else traceparent
@@ -142,11 +146,6 @@ def trace_id(context: str) -> str:
     """The 32 hex digits of the trace; empty if it is no context."""
     parts = traceparent_of(context).split("-")
     return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""
-
-
-def is_traceparent(text: str) -> bool:
-    """True for a well-formed W3C traceparent of version 00."""
-    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def _recorded(parent: str, sample: float | None) -> bool:

@@ -93,6 +93,12 @@ def test_without_an_endpoint_the_callers_context_is_handed_on() -> None:
         (PARENT.upper(), "", ""),
         (f"{PARENT}\n", "", ""),
         ("", "a=1", ""),
+        (f"01{PARENT[2:]}", "a=1", f"{PARENT} a=1"),
+        (f"cc{PARENT[2:]}-what-may-come", "", PARENT),
+        (f"cc{PARENT[2:]}.what-may-not", "", ""),
+        (f"ff{PARENT[2:]}", "", ""),
+        (f"{PARENT}-more", "", ""),
+        ("01-" + "0" * 32 + "-b7ad6b7169203331-01", "", ""),
     ],
 )
 def test_a_context_is_what_w3c_allows(traceparent: str, tracestate: str, context: str) -> None:
