@@ -35,8 +35,9 @@ test-integration: test-integration-a-k test-integration-l-z
 test-integration-a-k test-integration-l-z: test-integration-%: setup
 	@$(BIN)/pytest -p no:cacheprovider tests/integration/test_[$*]*.py
 
+# Beside the others it takes what they leave: nothing in it waits for anybody.
 test-fast: setup
-	@$(BIN)/pytest -p no:cacheprovider tests --ignore=tests/faults --ignore=tests/integration
+	@nice -n 10 $(BIN)/pytest -p no:cacheprovider tests --ignore=tests/faults --ignore=tests/integration
 
 check: setup
 	@$(BIN)/ruff check .

@@ -189,11 +189,11 @@ async def test_a_stream_tells_its_first_chunk_and_ends_with_its_last(stand: Stan
 
 async def test_each_call_of_a_job_is_a_span(stand: Stand, provider: Provider) -> None:
     await fault(provider, "mock-tardy", *["latency-5000"] * 20)
-    answers = [ask(stand, 10, chat("falls", prompt())), *(ask(stand, 11 + n, chat("raced", prompt())) for n in range(4))]
+    answers = [ask(stand, 10, chat("falls", prompt())), *(ask(stand, 11 + n, chat("raced", prompt())) for n in range(8))]
     assert {answer[:3] for answer in await asyncio.gather(*answers)} == {"200"}
     fallen = calls_of(await stand.spans(10, 6))
     assert [(span.error, span.attributes["sluice.attempt"]) for span in fallen if span.error] == [("500", 1)]
-    raced = [calls_of(await stand.spans(11 + n, 5)) for n in range(4)]
+    raced = [calls_of(await stand.spans(11 + n, 5)) for n in range(8)]
     both = [calls for calls in raced if len(calls) == 2]
     assert both, "the slow one was never asked first"
     assert {span.attributes["sluice.status"] for calls in both for span in calls} == {"completed", "cancelled"}
