@@ -20,7 +20,6 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, cast
@@ -36,12 +35,10 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.subject import Gateway, gateway, mock_provider
 from infra.telemetry import genai
 from infra.telemetry.spans import Tracing, open_tracing
-from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment
 from schemas.job import Job
-from schemas.usage import Usage
-from tests.fakes.jobs import a_job
+from tests.fakes.jobs import a_job, an_attempt
 from tests.mocks.otlp import Manner, OtlpSink
 
 MANNERS: Final = ("none", "fast", "gone", "hostile", "slow")
@@ -189,19 +186,7 @@ def called(tracing: Tracing, job: Job, context: str, number: int) -> None:
 
 _DEPLOYMENT: Final = Deployment(id="d", provider="openai", model="m")
 _BODY: Final[JsonObject] = {"max_tokens": 100, "temperature": 0.5, "stream": True}
-_ATTEMPT: Final = Attempt(
-    id="a",
-    n=1,
-    deployment="d",
-    provider="openai",
-    provider_model="m",
-    started_ms=0,
-    latency_ms=1_000,
-    ttft_ms=250,
-    status="completed",
-    usage=Usage(input_tokens=100, output_tokens=9, source="provider"),
-    cost_usd=Decimal("0.5"),
-)
+_ATTEMPT: Final = an_attempt()
 
 
 @contextmanager

@@ -22,6 +22,8 @@ SMALL: Final = 1_000
 
 
 class _Group(Generic[Row]):
+    writing: "asyncio.Task[None]"
+
     def __init__(self) -> None:
         self.blocks: list[tuple[Plan, Sequence[Row]]] = []
         self.waiting = 0
@@ -32,41 +34,41 @@ class Joined(Generic[Row]):
 
     def __init__(self, write: Callable[[Plan, Sequence[Row]], Awaitable[None]]) -> None:
         self._write = write
-        self._group: _Group[Row] = _Group()
-        self._writing: asyncio.Task[None] | None = None
+        self._open: _Group[Row] | None = None
 
     async def write(self, plan: Plan, rows: Sequence[Row]) -> None:
         """As the `write` that was given; the block may be written even if this is cancelled."""
         if plan.again or len(rows) >= SMALL:
             await self._write(plan, rows)
             return
-        group = self._group
-        if not group.blocks:
-            self._writing = asyncio.create_task(self._close(group))
+        group = self._open
+        if group is None:
+            group = self._open = _Group()
+            group.writing = asyncio.create_task(self._close(group))
         group.blocks.append((plan, rows))
-        assert self._writing is not None
         try:
-            await self._written(group, self._writing)
+            await self._written(group)
         except ClickHouseRejected:
             if len(group.blocks) == 1:
                 raise
             # One of them is to blame: the others mustn't wait for it.
             await self._write(replace(plan, again=True), rows)
 
-    async def _written(self, group: _Group[Row], writing: "asyncio.Task[None]") -> None:
+    async def _written(self, group: _Group[Row]) -> None:
         group.waiting += 1
         try:
-            await asyncio.shield(writing)
+            await asyncio.shield(group.writing)
         finally:
             group.waiting -= 1
             if not group.waiting:
-                writing.cancel()
-                # Nobody may join what won't be written.
-                self._group = _Group() if self._group is group else self._group
+                group.writing.cancel()
+                if self._open is group:
+                    # Nobody may join what won't be written.
+                    self._open = None
 
     async def _close(self, group: _Group[Row]) -> None:
         await asyncio.sleep(WAIT_S)
-        self._group = _Group()
+        self._open = None
         (plan, rows), *others = group.blocks
         if others:
             plan = replace(plan, topic=f"joined:{secrets.token_hex(8)}")

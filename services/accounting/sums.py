@@ -122,7 +122,16 @@ class Sums:
 
     def counters(self, ended: Ended) -> tuple[tuple[str, int], ...]:
         """Where a completion counts, and when each of these may be forgotten (unix ms; 0: never)."""
-        return self._counters_of(ended.caller, counted_ms(ended.lane, ended.accepted_ms, ended.steps))
+        at_ms = counted_ms(ended.lane, ended.accepted_ms, ended.steps)
+        standing = self._standing(ended.caller)
+        # Periods begin at midnight, somewhere: no quarter of an hour lies in two of them.
+        quarter = at_ms // 900_000
+        found = standing.counters.get(quarter)
+        if found is None:
+            if len(standing.counters) >= _MOST_QUARTERS:
+                standing.counters.clear()
+            found = standing.counters[quarter] = tuple(budgets.counters(standing.levels, at_ms, standing.time_zone))
+        return found
 
     def alert_rules(self) -> AlertRules:
         """As they stand now."""
@@ -154,17 +163,6 @@ class Sums:
             organization = self._table.organizations.get(caller.organization)
             zone = organization.time_zone if organization else "UTC"
             found = self._callers[place] = _Standing(hierarchy.levels(self._table, caller), zone, {})
-        return found
-
-    def _counters_of(self, caller: Caller, at_ms: int) -> tuple[tuple[str, int], ...]:
-        standing = self._standing(caller)
-        # Periods begin at midnight, somewhere: no quarter of an hour lies in two of them.
-        quarter = at_ms // 900_000
-        found = standing.counters.get(quarter)
-        if found is None:
-            if len(standing.counters) >= _MOST_QUARTERS:
-                standing.counters.clear()
-            found = standing.counters[quarter] = tuple(budgets.counters(standing.levels, at_ms, standing.time_zone))
         return found
 
 

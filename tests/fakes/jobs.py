@@ -1,16 +1,20 @@
 """A job as admission makes it, and records of jobs without Redis."""
 
+from decimal import Decimal
+
 from infra.clock import new_id
 from infra.redis.client import RedisUnavailable
 from infra.redis.jobs import Ending, JobRecords
 from infra.redis.tickets import Tickets
 from infra.signing import Signer
+from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.job import Api, Caller, Job, ReplyTo
 from schemas.policy import EffectivePolicy
 from schemas.slip import Stage
 from schemas.ticket import Ended
 from schemas.topics import Lane
+from schemas.usage import Usage
 
 NOW_MS = 1_800_000_000_000
 CALLER = Caller(organization="acme", team="fraud", project="scores", environment="prod", key_id="key_1", user="ada")
@@ -36,6 +40,24 @@ def a_job(**members: object) -> Job:
         reply_to=ReplyTo(kind="inbox", partition=5),
     )
     return SIGNER.sign(job.model_copy(update=members))
+
+
+def an_attempt(**members: object) -> Attempt:
+    """A call that was answered. `members` replace what it says."""
+    attempt = Attempt(
+        id="a",
+        n=1,
+        deployment="d",
+        provider="openai",
+        provider_model="m",
+        started_ms=0,
+        latency_ms=1_000,
+        ttft_ms=250,
+        status="completed",
+        usage=Usage(input_tokens=100, output_tokens=9, source="provider"),
+        cost_usd=Decimal("0.5"),
+    )
+    return attempt.model_copy(update=members)
 
 
 class FakeTickets(Tickets):

@@ -1,7 +1,6 @@
 """What spans tell of calls: by the conventions' names, whatever was asked."""
 
 import json
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -9,12 +8,11 @@ from hypothesis import strategies as st
 
 from infra.telemetry import genai
 from infra.telemetry.genai import Facts
-from schemas.attempt import Attempt
 from schemas.base import JsonObject
 from schemas.control import Deployment
 from schemas.policy import DataPolicy, EffectivePolicy, TracingPolicy
 from schemas.usage import Usage
-from tests.fakes.jobs import a_job
+from tests.fakes.jobs import a_job, an_attempt
 
 OPEN = EffectivePolicy(version="1", tracing=TracingPolicy(content=True))
 JSON = st.recursive(
@@ -91,19 +89,7 @@ def test_what_was_answered_is_told_with_cached_tokens_in_the_input() -> None:
     usage = Usage(
         input_tokens=100, cache_read_tokens=80, cache_write_tokens=5, output_tokens=9, reasoning_tokens=4, source="provider"
     )
-    attempt = Attempt(
-        id="a",
-        n=1,
-        deployment="d",
-        provider="openai",
-        provider_model="m",
-        started_ms=0,
-        latency_ms=10,
-        ttft_ms=250,
-        status="completed",
-        usage=usage,
-        cost_usd=Decimal("0.5"),
-    )
+    attempt = an_attempt(latency_ms=10, usage=usage)
     assert genai.answered(attempt, Facts("id-1", "m-2026", ("stop",))) == {
         "sluice.cost_usd": 0.5,
         "sluice.status": "completed",

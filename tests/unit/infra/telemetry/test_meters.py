@@ -14,6 +14,7 @@ from infra.telemetry import meters, metrics, reference
 from schemas.attempt import Attempt
 from schemas.job import Api
 from schemas.usage import Usage
+from tests.fakes.jobs import an_attempt
 
 
 def series() -> int:
@@ -24,17 +25,11 @@ def value(metric: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(metric, labels) or 0
 
 
-def an_attempt(model: str = "fast") -> Attempt:
-    return Attempt(
-        id="a",
-        n=1,
-        deployment="d",
+def a_call(model: str = "fast") -> Attempt:
+    return an_attempt(
         provider="echo",
-        provider_model="m",
-        started_ms=0,
         latency_ms=1_500,
         ttft_ms=500,
-        status="completed",
         usage=Usage(input_tokens=7, output_tokens=11, source="provider"),
         cost_usd=Decimal("0.25"),
         model=model,
@@ -53,7 +48,7 @@ def test_a_call_is_counted_in_tokens_money_and_time() -> None:
     )
     # The registry is the process's: other tests count in it, too.
     before = [value(name, **labels) for name, labels, _ in counted]
-    meters.attempted(Api.CHAT, "acme", an_attempt(), 5)
+    meters.attempted(Api.CHAT, "acme", a_call(), 5)
     after = [value(name, **labels) for name, labels, _ in counted]
     assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([by for _, _, by in counted])
 
@@ -63,7 +58,7 @@ def test_teams_and_models_beyond_the_most_are_other(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(meters, name, meters.Capped(most))
     before = series()
     for number in range(10_000):
-        meters.attempted(Api.CHAT, f"junk-team-{number % 60}", an_attempt(f"junk-{number}"), 1)
+        meters.attempted(Api.CHAT, f"junk-team-{number % 60}", a_call(f"junk-{number}"), 1)
     grown = series() - before
     assert 0 < grown <= 100 * 3 * 2 + 20
     assert value("sluice_tokens_total", team="other", model="other", direction="input") >= 7 * 9_900
